@@ -1,0 +1,1 @@
+"""What a visitor touches: the served policy, the chat, the feedback, the page."""

@@ -1,0 +1,20 @@
+"""What every test stands on: offline, no telemetry, no settings of the person who runs it, no access to real data."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for name in [key for key in os.environ if key.startswith("THUMBPRINT_")]:
+    del os.environ[name]
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def data_of_its_own(tmp_path, monkeypatch):
+    """Each test's default data folder is its own temporary one, so that none can touch ``./data``."""
+    monkeypatch.setenv("THUMBPRINT_DATA_DIR", str(tmp_path / "data"))

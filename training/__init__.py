@@ -1,0 +1,1 @@
+"""What turns feedback into an adapter: views, trainers, evaluation, gate, registry, runs."""

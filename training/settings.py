@@ -1,0 +1,172 @@
+"""What the model is and how it is retrained: the settings of the middle floor.
+
+Extends the storage settings; the page's settings extend these. Each default stands up for small data (25 to
+1,000 judgements); where one was chosen by measurement, docs/benchmarks.md has the table. This module loads no
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from memory.settings import StorageSettings
+
+Quantization = Literal["nf4", "none"]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class TrainingSettings(StorageSettings):
+    """Settings that training needs, shared by the studio and by ``python -m training.run``."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mini": {"model": str(REPOSITORY / "models" / "mini")},
+        "small": {
+            "model": "Qwen/Qwen2.5-0.5B-Instruct",
+            "learning_rate": 1e-4,
+            "batch_size": 4,
+            "max_new_tokens": 256,
+            "context_tokens": 4096,
+        },
+        "gpu": {
+            "model": "Qwen/Qwen2.5-7B-Instruct",
+            "learning_rate": 2e-5,
+            "batch_size": 2,
+            "gradient_accumulation": 8,
+            "max_new_tokens": 512,
+            "context_tokens": 8192,
+        },
+        "scale": {
+            "model": "Qwen/Qwen2.5-7B-Instruct",
+            "learning_rate": 2e-5,
+            "batch_size": 2,
+            "gradient_accumulation": 8,
+            "max_new_tokens": 512,
+            "context_tokens": 8192,
+        },
+    }
+
+    preset: Literal["mini", "small", "gpu", "scale"] = "mini"
+    """A set of defaults for a kind of machine: mini (any laptop, offline), small (0.5B), gpu (7B), scale (7B,
+    servers).
+    """
+
+    model: str = str(REPOSITORY / "models" / "mini")
+    """The base model: a folder or a Hub name."""
+
+    revision: str = ""
+    """Commit or tag of a Hub model. Empty: its main branch."""
+
+    quantization: Quantization = "nf4"
+    """How the base's linear weights are stored: nf4 (bitsandbytes 4-bit NormalFloat) or none."""
+
+    context_tokens: int = Field(1024, ge=128)
+    """Most tokens that a prompt and its reply may take together; the model's own limit applies too."""
+
+    method: Literal["dpo"] = "dpo"
+    """What a retraining runs."""
+
+    start_from: Literal["base", "previous"] = "base"
+    """Where an adapter starts: base (afresh, on the whole ledger) or previous (continue the served one as the
+    reference).
+    """
+
+    min_comparisons: int = Field(20, ge=4)
+    """Fewest decided comparisons (no ties) before training may begin."""
+
+    heldout_share: float = Field(0.2, gt=0.0, lt=0.9)
+    """Share of conversations kept out of training, for the evaluation."""
+
+    lora_rank: int = Field(16, ge=1)
+    """Rank r of the LoRA matrices on every linear layer."""
+
+    lora_alpha: int = Field(32, ge=1)
+    """LoRA scaling numerator; the update is multiplied by lora_alpha / lora_rank."""
+
+    beta: float = Field(0.1, gt=0.0)
+    """DPO's beta: how strongly the policy is held to the reference (Rafailov et al. 2023, equation 7)."""
+
+    sft_weight: float = Field(1.0, ge=0.0)
+    """Weight of the negative log-likelihood of chosen replies beside the DPO loss. It keeps replies fluent.
+    """
+
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels (conservative DPO)."""
+
+    learning_rate: float = Field(5e-4, gt=0.0)
+    """Peak learning rate of AdamW."""
+
+    epochs: float = Field(4.0, gt=0.0)
+    """Passes over the training pairs."""
+
+    min_steps: int = Field(40, ge=1)
+    """Fewest optimizer steps: with little data more passes are made."""
+
+    batch_size: int = Field(8, ge=1)
+    """Pairs per forward pass."""
+
+    gradient_accumulation: int = Field(1, ge=1)
+    """Forward passes per optimizer step."""
+
+    max_new_tokens: int = Field(160, ge=1)
+    """Most tokens in a reply, in the chat and in the evaluation."""
+
+    temperature: float = Field(0.8, ge=0.0, le=2.0)
+    """Sampling temperature; 0 is greedy."""
+
+    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    """Nucleus sampling: the smallest set of tokens with this much probability."""
+
+    eval_prompts: int = Field(48, ge=4)
+    """Most held-out prompts that the evaluation answers."""
+
+    min_heldout_pairs: int = Field(4, ge=1)
+    """Fewest held-out comparisons for a verdict."""
+
+    min_preference_accuracy: float = Field(0.55, ge=0.0, le=1.0)
+    """Gate: least share of held-out comparisons that the candidate orders as people did."""
+
+    min_win_rate: float = Field(0.5, ge=0.0, le=1.0)
+    """Gate: least win rate against what is served, after its standard error is taken off."""
+
+    max_fluency_drop: float = Field(1.0, ge=0.0)
+    """Gate: most nats per token by which the base may find the candidate's replies less likely than the
+    served ones.
+    """
+
+    max_kl: float = Field(60.0, gt=0.0)
+    """Gate: most nats per reply between the candidate and the base."""
+
+    max_repetition: float = Field(0.3, ge=0.0, le=1.0)
+    """Gate: most repeated 3-grams, as a share, in the candidate's replies."""
+
+    max_degenerate: float = Field(0.05, ge=0.0, le=1.0)
+    """Gate: largest share of replies that are empty, bare punctuation, cut off by the limit, or not words."""
+
+    max_identical: float = Field(0.3, ge=0.0, le=1.0)
+    """Gate: largest share of replies that equal, word for word, a reply to another prompt."""
+
+    seed: int = 0
+    """Seed of everything random in a retraining."""
+
+    @model_validator(mode="after")
+    def _check_room_for_reply(self) -> TrainingSettings:
+        if self.max_new_tokens >= self.context_tokens:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens} and context_tokens {self.context_tokens}; "
+                "a reply must leave room for its prompt. Lower max_new_tokens or raise context_tokens."
+            )
+        return self
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Folder of the adapter registry."""
+        return self.data_dir / "adapters"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Folder of the training runs: metrics, logs, reports."""
+        return self.data_dir / "runs"
