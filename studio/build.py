@@ -1,0 +1,123 @@
+"""The studio put together: every service made once, handed what it needs, and closed in the right order.
+
+This is the only place that knows which parts there are. It makes no page and reads no settings from
+anywhere; torch is imported only when the policy is the model on this machine.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from memory.conversations import Conversations
+from memory.database import Database, open_database
+from memory.ledger import Ledger
+from memory.runs import Runs
+from studio.chat import ChatService
+from studio.feedback import FeedbackService
+from studio.policy.interface import Policy
+from studio.policy.scripted import ScriptedPolicy
+from studio.retraining import Retraining
+from studio.serving import Serving
+from studio.settings import StudioSettings
+from training.registry import Registry
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A running studio without its page."""
+
+    settings: StudioSettings
+    database: Database
+    conversations: Conversations
+    ledger: Ledger
+    runs: Runs
+    registry: Registry
+    policy: Policy
+    serving: Serving
+    chat: ChatService
+    feedback: FeedbackService
+    retraining: Retraining
+    closing: ExitStack
+
+    def close(self) -> None:
+        """Stop watching for versions, end and write down the replies under way, then free model and database.
+
+        A retraining under way goes on: it is a process of its own, and the next start picks its result up.
+        """
+        self.closing.close()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        self.close()
+
+
+def build(
+    settings: StudioSettings, *, policy: Policy | None = None, rng: random.Random | None = None
+) -> Studio:
+    """Open the database, load the policy that `settings` name (or take `policy`), and serve the last good
+    promotion.
+
+    The studio owns `policy` from then on and closes it. Raises what the parts raise when they cannot start:
+    `memory.database.NewerDatabaseError`, `memory.database.StorageError`, `training.base.ModelUnavailable`;
+    what was opened before is closed again.
+    """
+    with ExitStack() as opened:
+        database = open_database(settings.resolved_database_url)
+        opened.callback(database.close)
+        conversations, ledger, runs = Conversations(database), Ledger(database), Runs(database)
+        registry = Registry(settings.adapters_dir)
+        policy = policy if policy is not None else _policy(settings)
+        opened.callback(policy.close)
+        serving = Serving(policy, registry, runs, ledger, keep=settings.keep_adapters, clock=database.clock)
+        chat = ChatService(
+            settings,
+            policy=policy,
+            serving=serving,
+            conversations=conversations,
+            ledger=ledger,
+            new_id=database.new_id,
+            rng=rng if rng is not None else random.Random(),
+            clock=database.clock,
+        )
+        opened.callback(chat.close)
+        feedback = FeedbackService(
+            ledger, conversations, max_chars=settings.max_message_chars, clock=database.clock
+        )
+        retraining = Retraining(settings, runs, ledger)
+        opened.callback(serving.stop)
+        serving.start()
+        return Studio(
+            settings=settings,
+            database=database,
+            conversations=conversations,
+            ledger=ledger,
+            runs=runs,
+            registry=registry,
+            policy=policy,
+            serving=serving,
+            chat=chat,
+            feedback=feedback,
+            retraining=retraining,
+            closing=opened.pop_all(),
+        )
+
+
+def _policy(settings: StudioSettings) -> Policy:
+    shared: dict[str, Any] = {
+        "max_rows": settings.max_rows,
+        "max_waiting": settings.max_waiting,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_new_tokens,
+    }
+    if settings.policy == "scripted":
+        return ScriptedPolicy(context=settings.context_tokens, **shared)
+    from studio.policy.local import LocalPolicy
+    from training.base import load_base
+
+    return LocalPolicy(base_model=load_base(settings), threads=settings.chat_threads, **shared)
