@@ -91,5 +91,5 @@ def load_settings(
 
     Raises `SystemExit` for ``--help`` and unknown flags, `pydantic.ValidationError` for values out of range.
     """
-    parse: Any = list(flags) if flags is not None else None
-    return settings(_cli_parse_args=parse, **overrides)
+    given: dict[str, Any] = {} if flags is None else {"_cli_parse_args": list(flags)}
+    return settings(**given, **overrides)

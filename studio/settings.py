@@ -74,7 +74,9 @@ def settings_page() -> str:
             seen.add(name)
             default = str(field.default).replace(str(REPOSITORY) + "/", "")
             described = " ".join((field.description or "").split()).replace("|", "\\|")
-            lines.append(f"| `--{name.replace('_', '-')}` | `THUMBPRINT_{name.upper()}` | `{default}` | {described} |")
+            lines.append(
+                f"| `--{name.replace('_', '-')}` | `THUMBPRINT_{name.upper()}` | `{default}` | {described} |"
+            )
         lines.append("")
     return "\n".join(lines)
 

@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models are slower on several threads, and much slower on cores that others use as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in [key for key in os.environ if key.startswith("THUMBPRINT_")]:
     del os.environ[name]
 

@@ -83,7 +83,9 @@ def test_importing_the_launcher_loads_no_model_library():
 
 
 def test_memory_stands_alone():
-    every_module = "import " + ", ".join(f"memory.{path.stem}" for path in (ROOT / "memory").glob("[a-z]*.py"))
+    every_module = "import " + ", ".join(
+        f"memory.{path.stem}" for path in (ROOT / "memory").glob("[a-z]*.py")
+    )
     assert not loaded_after(every_module) & {"torch", "trl", "transformers", "gradio", "training", "studio"}
 
 

@@ -12,7 +12,10 @@ from training.settings import REPOSITORY, TrainingSettings
 
 def test_precedence_is_default_preset_toml_environment_flag(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_settings(StudioSettings, []).learning_rate == StudioSettings.model_fields["learning_rate"].default
+    assert (
+        load_settings(StudioSettings, []).learning_rate
+        == StudioSettings.model_fields["learning_rate"].default
+    )
     assert load_settings(StudioSettings, ["--preset", "small"]).learning_rate == 1e-4
     (tmp_path / "thumbprint.toml").write_text('preset = "small"\nlearning_rate = 0.003\nport = 8001\n')
     assert load_settings(StudioSettings, []).learning_rate == 0.003

@@ -1,0 +1,294 @@
+"""Many replies from one model: rows join and leave between two tokens, each under its own adapter and sampling.
+
+One thread owns the model and is the only one to touch it. A turn of its loop takes at most a slice of a job (loading
+an adapter), a slice of waiting prompts, and one token for every running row, so that nobody waits long for anybody.
+The engine knows neither text nor versions nor PEFT; what it shares with other threads is a queue under a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+import torch
+
+from studio.policy.batch import Batch, Forward, Row
+from studio.policy.failures import CLOSING, FAILED, NOT_NUMBERS, explain, free_memory, is_out_of_memory
+from studio.policy.interface import Busy, PolicyClosed
+from studio.policy.sampling import INVALID, choose
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the engine takes on.
+
+    `rows` replies at once, `waiting` in line behind them; `slots` row-columns of the cache at most, where a row counts
+    as long as the longest; `prefill_tokens` of prompts in one turn while replies are streaming (four times as many
+    while none is).
+    """
+
+    rows: int = 16
+    waiting: int = 64
+    slots: int = 16 * 4096
+    prefill_tokens: int = 256
+
+
+class Engine:
+    """Runs `forward` for rows until `close`. `threads` is the number of CPU threads for the model; 0 leaves torch's."""
+
+    def __init__(
+        self, forward: Forward, *, layer_count: int, device: torch.device, limits: Limits, threads: int = 0
+    ) -> None:
+        self._forward = forward
+        self._layer_count = layer_count
+        self._device = device
+        self._limits = limits
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._line: deque[Row] = deque()
+        self._jobs: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
+        self._numbers = count(1)
+        self._closing = False
+        self._opening: Batch | None = None
+        self._running: Batch | None = None
+        self._owner = threading.Thread(target=self._own, name="policy-engine", daemon=True)
+        self._owner.start()
+
+    def submit(self, row: Row) -> None:
+        """Put a row in line. Raises `Busy` when the line is full, `PolicyClosed`."""
+        with self._changed:
+            if self._closing:
+                raise PolicyClosed("The policy is closed; start the studio again.")
+            if len(self._line) >= self._limits.waiting + self._free_rows():
+                raise Busy(
+                    f"{len(self._line)} replies are waiting already, which is the limit. Try again in a moment."
+                )
+            row.number = next(self._numbers)
+            self._line.append(row)
+            row.sink.move_up(len(self._line))
+            self._changed.notify()
+
+    def run(self, job: Generator[None, None, Result]) -> Future[Result]:
+        """Run `job` on the owner's thread, one slice (up to its next ``yield``) a turn; the future has its result."""
+        future: Future[Result] = Future()
+        with self._changed:
+            if self._closing:
+                raise PolicyClosed("The policy is closed; start the studio again.")
+            self._jobs.append((job, future))
+            self._changed.notify()
+        return future
+
+    def wake(self) -> None:
+        """Have the owner look for cancelled rows."""
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End all rows with an error text and stop the thread. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if threading.current_thread() is not self._owner:
+            self._owner.join()
+
+    def _own(self) -> None:
+        """The owner's thread, from beginning to end."""
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                if self._closing:
+                    break
+            try:
+                self._turn()
+            except Exception as error:  # the outermost boundary of this thread: rows fail, the engine goes on
+                logger.exception("A turn of the engine failed.")
+                self._fail_everything(FAILED.format(error=error))
+        self._fail_everything(CLOSING)
+        with self._changed:
+            for _, future in self._jobs:
+                future.cancel()
+            self._jobs.clear()
+
+    def _has_work(self) -> bool:
+        return bool(self._closing or self._jobs or self._line or self._opening or self._running)
+
+    def _turn(self) -> None:
+        self._advance_job()
+        with torch.inference_mode():
+            self._drop_cancelled()
+            if self._opening is None:
+                self._open()
+            if self._opening is not None:
+                self._read(self._opening)
+            if self._running is not None:
+                self._step(self._running)
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            dropped = [row for row in self._line if row.sink.cancelled]
+            for row in dropped:
+                self._line.remove(row)
+            if dropped:
+                self._tell_places()
+        if self._opening is not None and any(row.sink.cancelled for row in self._opening.rows):
+            dropped += self._leave(self._opening, [row for row in self._opening.rows if row.sink.cancelled])
+        if self._running is not None:
+            dropped += self._leave(self._running, [row for row in self._running.rows if row.sink.cancelled])
+        for row in dropped:
+            row.sink.end()
+
+    def _advance_job(self) -> None:
+        with self._changed:
+            if not self._jobs:
+                return
+            job, future = self._jobs[0]
+        try:
+            next(job)
+            return
+        except StopIteration as end:
+            result, failure = end.value, None
+        except Exception as error:  # noqa: BLE001  (handed to whoever waits for the future)
+            result, failure = None, error
+        with self._changed:
+            self._jobs.popleft()
+        if failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(result)
+
+    def _open(self) -> None:
+        """Choose from the front of the line the rows whose prompts are read together next."""
+        group: list[Row] = []
+        budget = self._budget()
+        with self._changed:
+            free = self._free_rows()
+            while self._line and len(group) < free and self._fits(group, self._line[0], budget):
+                group.append(self._line.popleft())
+            if not group:
+                return
+            self._tell_places()
+        for row in group:
+            row.sink.move_up(0)
+        self._opening = Batch(group, layer_count=self._layer_count, device=self._device)
+
+    def _fits(self, group: Sequence[Row], row: Row, budget: int) -> bool:
+        """Whether `row` may be read with `group`: enough cache for all running, prompts of like length, one slice."""
+        rows = [*group, row, *(self._running.rows if self._running else ())]
+        length = max(len(other.prompt) + other.most_tokens for other in rows)
+        if self._running is not None:
+            length = max(length, self._running.cache.columns + row.most_tokens)
+        if len(rows) > 1 and len(rows) * length > self._limits.slots:
+            return False
+        if not group:
+            return True
+        lengths = [len(other.prompt) for other in (*group, row)]
+        alike = max(lengths) * len(lengths) <= budget and 2 * min(lengths) >= max(lengths)
+        return alike and not row.alone and not group[0].alone
+
+    def _read(self, opening: Batch) -> None:
+        """Read a slice of the prompts; with the last slice come the first tokens, and the rows start to run."""
+        try:
+            logits = opening.read(self._forward, columns=max(1, self._budget() // len(opening.rows)))
+            if logits is None:
+                return
+            self._hand_out(opening, logits)
+            if opening.rows and self._running is None:
+                self._running = opening
+            elif opening.rows and self._running is not None:
+                self._running.absorb(opening)
+            self._opening = None
+        except Exception as error:  # noqa: BLE001  (the newcomers' failure is theirs alone: what runs goes on)
+            self._opening = None
+            self._retry_or_fail(opening, error)
+
+    def _retry_or_fail(self, opening: Batch, error: Exception) -> None:
+        """Fail a lone row; send several back to the front of the line, to be read one by one."""
+        rows = [row for row in opening.rows if self._running is None or row not in self._running.rows]
+        fresh = [row for row in rows if row.last_token < 0 and len(opening.rows) > 1]
+        text = explain(error, opening.rows)
+        for row in rows:
+            if row not in fresh:
+                row.sink.end(error=text)
+        with self._changed:
+            for row in reversed(fresh):
+                row.alone = True
+                self._line.appendleft(row)
+            self._tell_places()
+        free_memory(self._device)
+
+    def _step(self, running: Batch) -> None:
+        """One more token for every running row."""
+        try:
+            logits = running.step(self._forward)
+        except Exception as error:  # noqa: BLE001  (a model may raise anything; its rows fail, the engine goes on)
+            text = explain(error, running.rows)
+            newest = max(running.rows, key=lambda row: row.number)
+            failed = [newest] if is_out_of_memory(error) else list(running.rows)
+            for row in self._leave(running, failed):
+                row.sink.end(error=text)
+            free_memory(self._device)
+            return
+        self._hand_out(running, logits)
+        if not running.rows:
+            self._running = None
+
+    def _hand_out(self, batch: Batch, logits: torch.Tensor) -> None:
+        """Choose a token for each row of `batch` and take out the rows that are complete."""
+        rows = list(batch.rows)
+        tokens = choose(logits, [row.drawing for row in rows])
+        over: list[tuple[Row, str | None]] = []
+        for row, token in zip(rows, tokens, strict=True):
+            row.last_token = token
+            if token == INVALID:
+                over.append((row, NOT_NUMBERS))
+                continue
+            try:
+                if row.sink.take(token):
+                    over.append((row, None))
+            except Exception as error:  # a row's reader must not stop the other rows
+                logger.exception("A row could not take its token.")
+                over.append((row, FAILED.format(error=error)))
+        self._leave(batch, [row for row, _ in over])
+        for row, problem in over:
+            row.sink.end(error=problem)
+
+    def _leave(self, batch: Batch, rows: list[Row]) -> list[Row]:
+        if rows:
+            batch.remove(rows)
+        if not batch.rows:
+            self._opening = None if batch is self._opening else self._opening
+            self._running = None if batch is self._running else self._running
+        return rows
+
+    def _budget(self) -> int:
+        return self._limits.prefill_tokens * (1 if self._running is not None else 4)
+
+    def _free_rows(self) -> int:
+        busy = sum(len(batch.rows) for batch in (self._opening, self._running) if batch is not None)
+        return max(0, self._limits.rows - busy)
+
+    def _tell_places(self) -> None:
+        """Tell those in line their place. The caller holds the lock."""
+        for place, row in enumerate(self._line, start=1):
+            row.sink.move_up(place)
+
+    def _fail_everything(self, text: str) -> None:
+        with self._changed:
+            rows = list(self._line)
+            self._line.clear()
+        for batch in (self._opening, self._running):
+            rows += batch.rows if batch is not None else []
+        self._opening = self._running = None
+        for row in rows:
+            row.sink.end(error=text)

@@ -1,0 +1,265 @@
+"""The policy on this machine: one quantized base, LoRA adapters beside it, and an engine that answers many at once.
+
+It joins the parts: messages become ids (`training.prompt`), versions become adapters that have proved themselves
+(`training.fingerprint`), tokens become text (`studio.policy.text`). It decides nothing about which version is to be
+served and when; `studio.serving` does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr
+
+from memory.schema import BASE_VERSION, Message
+from studio.policy.adapters import Adapters, AdapterWeights, read_adapter
+from studio.policy.batch import Row
+from studio.policy.chat_model import ChatPolicy
+from studio.policy.engine import Engine, Limits
+from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion, UnknownVersion
+from studio.policy.reply import ReplySink
+from studio.policy.sampling import Drawing
+from studio.policy.stream import ReplyStream
+from studio.policy.text import ReplyText
+from training.base import BaseModel
+from training.fingerprint import FingerprintMismatch, canary_steps, check, digest, tolerance_for
+from training.prompt import encode_prompt, end_of_turn_ids
+from training.registry import AdapterRefused, Manifest
+
+
+class LocalPolicy(ChatPolicy):
+    """Answers with `base_model` and the adapters loaded into it. The model is this object's alone from here on.
+
+    `new_seed` gives the seed of a reply that asks for none. `threads` are CPU threads for the model, 0 for all cores.
+    """
+
+    base_model: Any
+    """A `training.base.BaseModel`; pydantic cannot look into its libraries' types."""
+    max_rows: int = Field(16, ge=1)
+    max_waiting: int = Field(64, ge=0)
+    prefill_tokens: int = Field(256, ge=1)
+    threads: int = Field(0, ge=0)
+    new_seed: Callable[[], int] = lambda: secrets.randbits(63)
+
+    _engine: Engine = PrivateAttr()
+    _adapters: Adapters = PrivateAttr()
+    _base: BaseModel = PrivateAttr()
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _versions: dict[str, _Loaded] = PrivateAttr(default_factory=dict)
+    _ends: frozenset[int] = PrivateAttr()
+    _base_logprobs: list[float] | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Start the engine's thread."""
+        super().model_post_init(context)
+        self._base = self.base_model
+        model: Any = self._base.model
+        self._adapters = Adapters(model)
+        self._ends = frozenset(end_of_turn_ids(self._base.tokenizer)) | _generation_ends(model)
+        self._engine = Engine(
+            self._adapters,
+            layer_count=model.config.get_text_config().num_hidden_layers,
+            device=self._base.device,
+            limits=Limits(
+                rows=self.max_rows,
+                waiting=self.max_waiting,
+                slots=self.max_rows * self.context_tokens,
+                prefill_tokens=self.prefill_tokens,
+            ),
+            threads=self.threads,
+        )
+
+    @property
+    def _llm_type(self) -> str:
+        return "thumbprint-local"
+
+    @property
+    def model_name(self) -> str:
+        return self._base.name
+
+    @property
+    def context_tokens(self) -> int:
+        return self._base.context_tokens
+
+    @property
+    def identity(self) -> str:
+        return self._base.identity
+
+    def base(self) -> ServedVersion:
+        return ServedVersion(BASE_VERSION, self.identity[:8])
+
+    def loaded(self) -> list[ServedVersion]:
+        with self._lock:
+            return [loaded.served for loaded in self._versions.values() if not loaded.released]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return len(encode_prompt(self._base.tokenizer, messages))
+
+    def start(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> ReplyStream:
+        prompt = encode_prompt(self._base.tokenizer, messages)
+        room = self.context_tokens - len(prompt)
+        if room < 1:
+            raise PromptTooLong(
+                f"The conversation takes {len(prompt)} tokens, and the context is {self.context_tokens}. "
+                "Shorten it, or begin a new one."
+            )
+        served, loaded = self._acquire(version)
+        try:
+            stream = ReplyStream(served, prompt_tokens=len(prompt), on_cancel=self._engine.wake)
+            text = ReplyText(self._base.tokenizer, stop=sampling.stop)
+            most = min(room, sampling.max_new_tokens)
+            seed = sampling.seed if sampling.seed is not None else self.new_seed()
+            self._engine.submit(
+                Row(
+                    prompt=prompt,
+                    adapter=loaded.name if loaded else None,
+                    drawing=Drawing.seeded(sampling.temperature, sampling.top_p, seed=seed),
+                    most_tokens=most,
+                    sink=ReplySink(stream, text, ends=self._ends, most_tokens=most),
+                )
+            )
+        except BaseException:  # whatever it was, the version must not count as in use
+            self._give_back(loaded)
+            raise
+        stream.add_done_callback(lambda _: self._give_back(loaded))
+        return stream
+
+    def load(self, version: str, path: Path, manifest: Manifest) -> ServedVersion:
+        with self._loading:
+            with self._lock:
+                found = self._versions.get(version)
+                if found is not None:
+                    found.released = False
+                    return found.served
+            if version == BASE_VERSION:
+                return self.base()
+            self._check_manifest(version, manifest)
+            weights = read_adapter(path, device=self._base.device)
+            try:
+                name = self._engine.run(self._prove(weights, manifest, version)).result()
+            except CancelledError as error:
+                raise PolicyClosed("The policy was closed while an adapter was loading.") from error
+            served = ServedVersion(version, manifest.fingerprint)
+            with self._lock:
+                self._versions[version] = _Loaded(served, name)
+            return served
+
+    def release(self, version: str) -> None:
+        with self._lock:
+            loaded = self._versions.get(version)
+            if loaded is None:
+                return
+            loaded.released = True
+        self._drop_unused(loaded)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _check_manifest(self, version: str, manifest: Manifest) -> None:
+        if manifest.base_identity != self.identity or manifest.quantization != self._base.quantization:
+            raise AdapterRefused(
+                f"Adapter {version} was trained on {manifest.base_model!r} ({manifest.base_identity}, "
+                f"{manifest.quantization}), but this studio serves {self.model_name!r} ({self.identity}, "
+                f"{self._base.quantization}). Set THUMBPRINT_MODEL and THUMBPRINT_QUANTIZATION, or retrain."
+            )
+        if digest(manifest.canary_logprobs) != manifest.fingerprint:
+            raise AdapterRefused(
+                f"Adapter {version}: its fingerprint {manifest.fingerprint!r} is not that of its published "
+                "log-probabilities; the manifest was put together wrongly. Train it again."
+            )
+
+    def _prove(self, weights: AdapterWeights, manifest: Manifest, version: str) -> Generator[None, None, str]:
+        """On the owner's thread: put the adapter in and compare what it computes with what was published. Every canary
+        is a slice of its own, so that replies go on in between."""
+        base = yield from self._base_canaries()
+        name = self._adapters.put_in(weights)
+        try:
+            yield
+            actual = yield from self._canaries(name)
+            check(manifest.canary_logprobs, actual, base=base, tolerance=tolerance_for(self._base.model))
+        except FingerprintMismatch as error:
+            self._adapters.take_out(name)
+            raise AdapterRefused(f"Adapter {version} is not served: {error}") from error
+        except BaseException:
+            self._adapters.take_out(name)
+            raise
+        return name
+
+    def _base_canaries(self) -> Generator[None, None, list[float]]:
+        if self._base_logprobs is None:
+            self._base_logprobs = yield from self._canaries(None)
+        return self._base_logprobs
+
+    def _canaries(self, name: str | None) -> Generator[None, None, list[float]]:
+        values = []
+        for value in canary_steps(
+            lambda ids: self._adapters.logits(ids, adapter=name),
+            self._base.tokenizer,
+            device=self._base.device,
+        ):
+            values.append(value)
+            yield
+        return values
+
+    def _acquire(self, version: str) -> tuple[ServedVersion, _Loaded | None]:
+        """Look up a version and count one more reply that uses it."""
+        if version == BASE_VERSION:
+            return self.base(), None
+        with self._lock:
+            loaded = self._versions.get(version)
+            if loaded is None or loaded.released:
+                known = ", ".join([BASE_VERSION, *(v for v, x in self._versions.items() if not x.released)])
+                raise UnknownVersion(f"Version {version!r} is not loaded; there are: {known}.")
+            loaded.replies += 1
+            return loaded.served, loaded
+
+    def _give_back(self, loaded: _Loaded | None) -> None:
+        if loaded is None:
+            return
+        with self._lock:
+            loaded.replies -= 1
+        self._drop_unused(loaded)
+
+    def _drop_unused(self, loaded: _Loaded) -> None:
+        """Free a released version that no reply uses. Its entry goes first, so that nobody can begin to use it."""
+        with self._lock:
+            if (
+                not loaded.released
+                or loaded.replies
+                or self._versions.get(loaded.served.version) is not loaded
+            ):
+                return
+            del self._versions[loaded.served.version]
+        try:
+            self._engine.run(self._take_out(loaded.name))
+        except PolicyClosed:
+            return  # the model goes with the policy
+
+    def _take_out(self, name: str) -> Generator[None, None, None]:
+        yield  # a job of its own, however short: it must run on the owner's thread
+        self._adapters.take_out(name)
+
+
+@dataclass(eq=False)
+class _Loaded:
+    """An adapter in memory: what it is called by the engine, and how many replies use it."""
+
+    served: ServedVersion
+    name: str
+    replies: int = 0
+    released: bool = False
+
+
+def _generation_ends(model: Any) -> frozenset[int]:
+    """The end tokens that the model's own generation settings name."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    if named is None:
+        return frozenset()
+    return frozenset(named) if isinstance(named, list) else frozenset({int(named)})
