@@ -1,0 +1,197 @@
+"""What the chat shows: a conversation, its replies with their ratings, and the exchange under way, as plain
+JSON values.
+
+Reading only. Every reply is named by our own node and turn ids, never by its place. While a pair waits for a
+vote, nothing in here tells its sides apart: no version, no letter. This module knows no page and no browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from memory.schema import Label, LabeledComparison, Node, Rating, Side
+from studio.exchange import Exchange, SideView
+
+if TYPE_CHECKING:
+    from studio.build import Studio
+
+Place = Literal["left", "right"]
+Choice = Literal["left", "right", "tie", "both_bad"]
+PLACES: tuple[Place, Place] = ("left", "right")
+View = dict[str, Any]
+
+
+def conversations(studio: Studio, owner: str) -> list[View]:
+    """The owner's list, most recently used first."""
+    return [
+        {"id": item.id, "title": item.title or "New conversation", "updated_at": item.updated_at}
+        for item in studio.chat.owned.list(owner)
+    ]
+
+
+def room(studio: Studio, owner: str, conversation_id: str | None) -> View:
+    """Everything the chat shows of one conversation (None: an empty room), and the list beside it."""
+    shared = {
+        "conversations": conversations(studio, owner),
+        "compare_every": studio.settings.compare_every,
+        "max_chars": studio.settings.max_message_chars,
+    }
+    if conversation_id is None:
+        return shared | {"conversation": None, "entries": [], "live": None}
+    conversation = studio.chat.owned.get(owner, conversation_id)
+    pending = studio.chat.pending(conversation_id, owner=owner)
+    return shared | {
+        "conversation": {
+            "id": conversation.id,
+            "title": conversation.title or "New conversation",
+            "system_prompt": conversation.system_prompt,
+        },
+        "stamp": stamp(studio, owner, conversation_id),
+        "entries": _entries(studio, owner, conversation_id),
+        "live": None if pending is None else live(pending),
+    }
+
+
+def stamp(studio: Studio, owner: str, conversation_id: str) -> str:
+    """Changes whenever another tab has changed the conversation: its end, its name, its exchange or a
+    judgement.
+    """
+    conversation = studio.chat.owned.get(owner, conversation_id)
+    pending = studio.chat.pending(conversation_id, owner=owner)
+    given = studio.feedback.given(conversation_id, owner, owner=owner)
+    latest = max((judgement.created_at for judgement in given), default=0.0)
+    parts = (conversation.head, conversation.title, pending and pending.id, len(given), latest)
+    return "/".join(str(part) for part in parts)
+
+
+def live(exchange: Exchange, *, seen: tuple[int, ...] = ()) -> View:
+    """The exchange under way. `seen` says how many characters of each side the browser has; the rest is sent."""
+    offsets = (*seen, 0, 0)
+    view: View = {
+        "id": exchange.id,
+        "kind": exchange.kind,
+        "state": state(exchange),
+        "where": where(exchange),
+        "user_node": exchange.user_node,
+        "sides": [_side(side, offset) for side, offset in zip(exchange.sides, offsets, strict=False)],
+        "notice": exchange.notice or exchange.unsaved,
+        "error": exchange.error or bool(exchange.unsaved),
+    }
+    if exchange.vote is not None:
+        view["voted"] = {
+            "choice": choice_of(exchange, exchange.vote.label),
+            "versions": [_served(side) for side in exchange.sides],
+        }
+    return view
+
+
+def state(exchange: Exchange) -> Literal["writing", "vote", "unsaved", "over"]:
+    """Being written; waiting for a vote; waiting for the disk; or over, and the conversation says the rest."""
+    if exchange.under_way:
+        return "writing"
+    if exchange.unsaved:
+        return "unsaved"
+    if exchange.asks:
+        return "vote"
+    return "over" if exchange.done or not exchange.writes else "writing"
+
+
+def where(exchange: Exchange) -> str:
+    """Changes whenever the browser should look again, beside the texts: the state, and which sides ended or
+    wait.
+    """
+    sides = ",".join(f"{int(side.stream.done)}{side.stream.waiting}" for side in exchange.sides)
+    return f"{state(exchange)}:{sides}"
+
+
+def choice_of(exchange: Exchange, label: Label) -> Choice:
+    """Where on the page the chosen side stands."""
+    if label not in ("A", "B"):
+        return label
+    return PLACES[[side.letter for side in exchange.sides].index(label)]
+
+
+def label_of(exchange: Exchange, choice: str) -> Label | str:
+    """The letter of the side at this place of the page; ties, and what is no choice at all, as they are."""
+    if choice in PLACES and exchange.kind == "pair":
+        return exchange.sides[PLACES.index(choice)].letter
+    return choice
+
+
+def _side(side: SideView, offset: int) -> View:
+    text = side.stream.text
+    start = offset if 0 <= offset <= len(text) else 0
+    return {
+        "from": start,
+        "to": len(text),
+        "text": text[start:],
+        "done": side.stream.done,
+        "finish": side.stream.finish,
+        "waiting": side.stream.waiting,
+    }
+
+
+def _served(side: SideView) -> View:
+    return {"version": side.served.version, "fingerprint": side.served.fingerprint}
+
+
+def _entries(studio: Studio, owner: str, conversation_id: str) -> list[View]:
+    given = studio.feedback.given(conversation_id, owner, owner=owner)
+    ratings = {item.turn_id: item.value for item in given if isinstance(item, Rating)}
+    compared: dict[str, LabeledComparison] = {}
+    for item in given:
+        if isinstance(item, LabeledComparison):
+            compared |= {item.comparison.turn_A: item, item.comparison.turn_B: item}
+    path = studio.chat.owned.path(owner, conversation_id)
+    return [_entry(studio, owner, node, ratings=ratings, compared=compared) for node in path]
+
+
+def _entry(
+    studio: Studio,
+    owner: str,
+    node: Node,
+    *,
+    ratings: Mapping[str, int],
+    compared: Mapping[str, LabeledComparison],
+) -> View:
+    view: View = {
+        "node": node.id,
+        "role": node.message.role,
+        "text": node.message.content,
+        "siblings": [sibling.id for sibling in studio.chat.owned.siblings(owner, node.id)],
+    }
+    if node.message.role != "assistant":
+        return view
+    if node.turn_id is None:
+        return view | {"corrected": True}
+    turn = studio.ledger.turn(node.turn_id)
+    view |= {
+        "turn": turn.id,
+        "version": turn.policy_version,
+        "fingerprint": turn.fingerprint,
+        "finish": turn.finish,
+        "rating": ratings.get(turn.id),
+    }
+    if turn.id in compared:
+        view["compared"] = _compared(compared[turn.id], turn.id)
+    return view
+
+
+def _compared(labeled: LabeledComparison, turn_id: str) -> View:
+    """What the person chose between, seen from the reply that is shown."""
+    comparison = labeled.comparison
+    shown: Side = "A" if comparison.turn_A == turn_id else "B"
+    other = ("B", comparison.version_B, comparison.completion_B)
+    if shown == "B":
+        other = ("A", comparison.version_A, comparison.completion_A)
+    order: tuple[Side, Side] = ("A", "B") if comparison.shown_first == "A" else ("B", "A")
+    label = labeled.label
+    return {
+        "id": comparison.id,
+        "choice": PLACES[order.index(label)] if label in ("A", "B") else label,
+        "place": PLACES[order.index(shown)],
+        "version": comparison.version_A if shown == "A" else comparison.version_B,
+        "other_version": other[1],
+        "other_text": other[2],
+    }
