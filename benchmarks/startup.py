@@ -1,7 +1,7 @@
-"""How long until a stranger can talk: ``python app.py`` to a page, to a studio that can chat, to the first words of a reply.
+"""How long until a stranger can talk: ``python app.py`` to a page, to a studio that can chat, to the first words.
 
-Starts the real program on a free port with an empty data folder, several times, and asks in a real Chromium (the wait is
-from pressing Enter to the first words on the page). Where there is no Chromium the last two columns say so. Runs as
+Starts the real program on a free port with an empty data folder, several times, and asks in a real Chromium (the wait
+is from pressing Enter to the first words on the page). Where there is no Chromium the last two rows say so. Runs as
 ``python -m benchmarks.startup [--rounds 5] [--json]``.
 """
 
@@ -22,7 +22,12 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTIONS = ("What is green tea?", "How do bees make honey?", "Tell me a short story.", "Any tips for baking bread?")
+QUESTIONS = (
+    "What is green tea?",
+    "How do bees make honey?",
+    "Tell me a short story.",
+    "Any tips for baking bread?",
+)
 FIRST_WORDS = "() => document.querySelector('.reply.live .words')?.textContent.trim().length > 0"
 
 
@@ -36,7 +41,9 @@ def main() -> None:
     if not options.json:
         print(f"{'':28}{'median':>9}{'least':>9}{'most':>9}")
         for key, figures in result.items():
-            shown = "".join(f"{value:9.2f}" for value in figures.values()) if figures else "   not measured (no Chromium)"
+            shown = "   not measured (no Chromium)"
+            if figures:
+                shown = "".join(f"{value:9.2f}" for value in figures.values())
             print(f"{key.replace('_', ' '):28}{shown}")
     print(json.dumps({"benchmark": "startup", "rounds": options.rounds, **result}))
 
@@ -55,7 +62,16 @@ def measure_once() -> dict[str, float | None]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="thumbprint-startup-") as folder:
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-        command = [sys.executable, "app.py", "--port", str(port), "--data-dir", folder, "--compare-every", "0"]
+        command = [
+            sys.executable,
+            "app.py",
+            "--port",
+            str(port),
+            "--data-dir",
+            folder,
+            "--compare-every",
+            "0",
+        ]
         begun = time.perf_counter()
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         try:
@@ -65,7 +81,12 @@ def measure_once() -> dict[str, float | None]:
         finally:
             server.terminate()
             server.wait(timeout=30)
-    return {"page_seconds": page, "chat_ready_seconds": ready, "first_words_seconds": first, "later_first_words_seconds": later}
+    return {
+        "page_seconds": page,
+        "chat_ready_seconds": ready,
+        "first_words_seconds": first,
+        "later_first_words_seconds": later,
+    }
 
 
 def wait_for(url: str, *, begun: float, limit: float = 120.0) -> float:

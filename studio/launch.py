@@ -37,6 +37,8 @@ def launch(settings: StudioSettings) -> int:
     start.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It speaks of 4-bit kernels for CPUs, where this studio unpacks the weights instead.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     host, port = address(settings, os.environ)
     try:
         check_address(host, port)

@@ -29,7 +29,7 @@ class StudioSettings(TrainingSettings):
     """Every how many turns a reply comes as a blind pair; 0: never."""
 
     compare_with_previous: float = Field(0.25, ge=0.0, le=1.0)
-    """Share of blind pairs that set the served version against the one before; the others are two replies of the same."""
+    """Share of blind pairs that set the served version against the one before; the others come from one version."""
 
     system_prompt: str = ""
     """System prompt that new conversations start with."""

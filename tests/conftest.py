@@ -15,6 +15,8 @@ for name in [key for key in os.environ if key.startswith("THUMBPRINT_")]:
 
 import pytest  # noqa: E402
 
+pytest.register_assert_rewrite("browsing", "postgres")
+
 
 @pytest.fixture(autouse=True)
 def data_of_its_own(tmp_path, monkeypatch):

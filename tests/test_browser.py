@@ -7,25 +7,19 @@ browser's console and on any request that leaves the studio's own address.
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
 
 import pytest
+from browsing import say, settled, vote
 from furnished import furnish
 
 from studio.launch import create_app
 from studio.opening import opened
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-if CHROMIUM is None:
-    pytest.skip(
-        "There is no Chromium on the PATH; install it to run the browser tests.", allow_module_level=True
-    )
+pytest_plugins = ("browsing",)
 
 
 @pytest.fixture(scope="module")
@@ -60,65 +54,6 @@ def address(studio):
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium, address):
-    """Open the page as a new visitor; afterwards there must have been no error and no request to anywhere
-    else.
-    """
-    contexts, wrong = [], []
-
-    def open_page(**options):
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(20_000)
-        tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-        inside = (address, "data:", "blob:")
-        tab.on(
-            "request", lambda request: None if request.url.startswith(inside) else wrong.append(request.url)
-        )
-        tab.goto(address)
-        tab.wait_for_selector("#transcript .empty")
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not wrong, wrong
-
-
-def say(tab, text):
-    tab.fill("#composer", text)
-    tab.press("#composer", "Enter")
-
-
-def settled(tab, replies):
-    """Wait until so many replies stand in the conversation and none is being written."""
-    tab.wait_for_function(
-        "n => document.querySelectorAll('.entry.reply:not(.live)[data-node]').length === n"
-        " && !document.querySelector('.entry.live, .echo')",
-        arg=replies,
-    )
-
-
-def vote(tab, key):
-    tab.wait_for_selector("#pair .skip:not([hidden])")
-    tab.keyboard.press(key)
-    tab.wait_for_selector(".entry.reply:last-of-type .compared")
 
 
 def test_the_whole_loop(visit, studio):
