@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from memory.schema import Label, LabeledComparison, Node, Rating, Side
 from studio.exchange import Exchange, SideView
+from studio.wording import every_so_many
 
 if TYPE_CHECKING:
     from studio.build import Studio
@@ -34,7 +35,7 @@ def room(studio: Studio, owner: str, conversation_id: str | None) -> View:
     """Everything the chat shows of one conversation (None: an empty room), and the list beside it."""
     shared = {
         "conversations": conversations(studio, owner),
-        "compare_every": studio.settings.compare_every,
+        "compared": _how_often(studio.settings.compare_every),
         "max_chars": studio.settings.max_message_chars,
     }
     if conversation_id is None:
@@ -51,6 +52,11 @@ def room(studio: Studio, owner: str, conversation_id: str | None) -> View:
         "entries": _entries(studio, owner, conversation_id),
         "live": None if pending is None else live(pending),
     }
+
+
+def _how_often(compare_every: int) -> str:
+    """``"Every third reply"``; empty where replies never come as pairs."""
+    return every_so_many(compare_every).capitalize() if compare_every else ""
 
 
 def stamp(studio: Studio, owner: str, conversation_id: str) -> str:

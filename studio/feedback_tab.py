@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memory.schema import Correction, FeedbackCounts, Judgement, LabeledComparison, Rating
 from studio.plots import bars, day_plot
-from studio.wording import count, safe, shorten, when
+from studio.wording import count, every_so_many, safe, shorten, when
 
 if TYPE_CHECKING:
     from studio.build import Studio
@@ -121,9 +121,7 @@ def _row(studio: Studio, judgement: Judgement) -> tuple[str, str, str, str]:
 
 def _empty(compare_every: int) -> str:
     how = (
-        f"In the chat, every {compare_every}. reply comes as a pair: choose the better one. "
-        if compare_every > 1
-        else "In the chat, choose between two replies. "
+        f"In the chat, {every_so_many(compare_every)} comes as a pair: choose the better one. "
         if compare_every
         else "In the chat, "
     )

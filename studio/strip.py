@@ -110,7 +110,7 @@ def _talk(loop: Loop) -> Station:
         state,
         f"{loop.turns_today:,} today",
         "Talk",
-        f"{said} Every third or so asks you to compare.",
+        f"{said} Now and then you are asked to compare two.",
     )
 
 

@@ -22,6 +22,17 @@ def count(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
+def every_so_many(count_of_replies: int) -> str:
+    """``"every reply"``, ``"every third reply"``, ``"every 12th reply"``: how often something comes."""
+    names = {1: "", 2: "second ", 3: "third ", 4: "fourth ", 5: "fifth "}
+    last = (
+        "th"
+        if 10 < count_of_replies % 100 < 14
+        else {1: "st", 2: "nd", 3: "rd"}.get(count_of_replies % 10, "th")
+    )
+    return f"every {names.get(count_of_replies, f'{count_of_replies}{last} ')}reply"
+
+
 def percent(share: float | None) -> str:
     """A share as ``"57 %"``; a dash for what was not measured."""
     return "–" if share is None else f"{100 * share:.0f} %"

@@ -19,6 +19,7 @@ from studio.intake import ChatRefused
 from studio.opening import Opening, opened
 from studio.theme import asset
 from studio.visitors import Visitors, open_visitors
+from studio.wording import every_so_many
 from training.gate import decide
 from training.settings import TrainingSettings
 
@@ -104,7 +105,8 @@ def test_edit_retry_correct_and_branches(single):
     shown = single.ask("show", node=reply["node"])["room"]["entries"][1]
     assert shown["text"] == reply["text"]
     exchange = single.ask("retry", conversation=talk, node=reply["node"])["room"]["live"]
-    assert single.studio.chat.exchange(exchange["id"], owner=OWNER).wait(10)
+    if exchange is not None:  # it may be over already
+        assert single.studio.chat.exchange(exchange["id"], owner=OWNER).wait(10)
     assert len(single.ask("open", conversation=talk)["room"]["entries"][1]["siblings"]) == 3
     edited = single.ask("edit", node=said["node"], text="Second")["room"]
     assert edited["entries"][0]["text"] == "Second" and len(edited["entries"][0]["siblings"]) == 2
@@ -335,3 +337,15 @@ def test_a_storage_fault_leaves_the_strip_as_it_was(paired, monkeypatch):
     assert all(update == gr.skip() for update in updates) and seen == {"strip": "old"}
     monkeypatch.setattr(type(paired.studio.chat), "send", full)
     assert paired.ask("send", text="Hello")["refused"] == "The disk is full."
+
+
+def test_how_often_pairs_come_is_said_in_words(single):
+    assert [every_so_many(n) for n in (1, 2, 3, 6, 11, 22)] == [
+        "every reply",
+        "every second reply",
+        "every third reply",
+        "every 6th reply",
+        "every 11th reply",
+        "every 22nd reply",
+    ]
+    assert single.ask("open", conversation=None)["room"]["compared"] == ""

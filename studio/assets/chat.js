@@ -6,7 +6,7 @@ const EXAMPLES = ["How do I make a good cup of tea?", "Tell me a short story abo
 const CHOICES = { left: "1", tie: "0", both_bad: "9", right: "2" };
 const KEYS = { 1: "left", 2: "right", 0: "tie", 9: "both_bad" };
 
-let room = { conversations: [], conversation: null, entries: [], live: null, max_chars: 20000, compare_every: 3 };
+let room = { conversations: [], conversation: null, entries: [], live: null, max_chars: 20000, compared: "Every third reply" };
 let live = null;          // the exchange under way, with the whole texts
 let following = 0;        // the number of the loop that follows it; an older loop sees that it is stale
 let editing = null;       // { node, kind: "edit" | "correct", text }
@@ -261,8 +261,8 @@ const drawList = () => {
 };
 const emptyNode = () => el("div", { class: "empty" },
   el("h1", {}, "Talk, and say what you think of the answers."),
-  el("p", { class: "soft" }, room.compare_every
-    ? `Every ${["", "", "second ", "third ", "fourth ", "fifth "][room.compare_every] ?? `${room.compare_every}th `}reply comes as a pair: choose the better one. From enough choices the studio trains a new version, and you will be talking to it.`
+  el("p", { class: "soft" }, room.compared
+    ? `${room.compared} comes as a pair: choose the better one. From enough choices the studio trains a new version, and you will be talking to it.`
     : "Rate the replies. From enough judgements the studio trains a new version, and you will be talking to it."),
   el("div", { class: "examples" }, EXAMPLES.map((text) => button(text, { class: "tp-button", onclick: () => { box.value = text; submit(); } }))));
 
