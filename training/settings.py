@@ -27,6 +27,7 @@ class TrainingSettings(StorageSettings):
         "small": {
             "model": "Qwen/Qwen2.5-0.5B-Instruct",
             "learning_rate": 1e-4,
+            "epochs": 4.0,
             "batch_size": 4,
             "max_new_tokens": 256,
             "context_tokens": 4096,
@@ -34,6 +35,7 @@ class TrainingSettings(StorageSettings):
         "gpu": {
             "model": "Qwen/Qwen2.5-7B-Instruct",
             "learning_rate": 2e-5,
+            "epochs": 4.0,
             "batch_size": 2,
             "gradient_accumulation": 8,
             "max_new_tokens": 512,
@@ -42,6 +44,7 @@ class TrainingSettings(StorageSettings):
         "scale": {
             "model": "Qwen/Qwen2.5-7B-Instruct",
             "learning_rate": 2e-5,
+            "epochs": 4.0,
             "batch_size": 2,
             "gradient_accumulation": 8,
             "max_new_tokens": 512,
@@ -93,16 +96,23 @@ class TrainingSettings(StorageSettings):
     """Weight of the negative log-likelihood of chosen replies beside the DPO loss. It keeps replies fluent.
     """
 
-    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
-    """Assumed share of flipped labels (conservative DPO)."""
+    judged_pairs: int = Field(128, ge=0)
+    """Most further pairs to train on: the model's own replies to training prompts, ordered by a judge that is fitted on
+    people's comparisons. 0: people's pairs only."""
 
-    learning_rate: float = Field(5e-4, gt=0.0)
+    judge_confidence: float = Field(0.8, gt=0.5, lt=1.0)
+    """How sure the judge must be of a pair before it is trained on."""
+
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels (robust DPO: Chowdhury et al. 2024); 0 is plain DPO."""
+
+    learning_rate: float = Field(2e-3, gt=0.0)
     """Peak learning rate of AdamW."""
 
-    epochs: float = Field(4.0, gt=0.0)
+    epochs: float = Field(1.0, gt=0.0)
     """Passes over the training pairs."""
 
-    min_steps: int = Field(40, ge=1)
+    min_steps: int = Field(30, ge=1)
     """Fewest optimizer steps: with little data more passes are made."""
 
     batch_size: int = Field(8, ge=1)

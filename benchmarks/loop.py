@@ -1,0 +1,319 @@
+"""The whole loop, measured: chat, blind pairs, votes, retraining, gate, swap, and whether the replies got
+better.
+
+python -m benchmarks.loop --rater question --comparisons 100 --seed 1 [--seeds 3] [--json] [--careless]
+[SETTINGS]
+
+A simulated rater chats with a studio that is built as ``app.py`` builds it (without its page), judges a blind
+pair at every turn, presses Retrain, and waits for the swap; the trainer is a process of its own.
+`--comparisons` counts votes, ties included. The rater is a built-in name or ``FILE.py:FUNCTION``. Before and
+after, the same held-out questions are answered through the chat's policy: the share that satisfies the rater,
+and the normalised gain (after - before) / (1 - before). Any other flag is a setting of the studio, as for
+``app.py``. `--careless` trains as one should not (learning rate 1e-3, no term for fluency), to see what the
+gate says. Each seed has its own data folder, which is removed (`--keep` leaves it).
+
+It uses public parts only and needs the mini model's grammar for prompts and facts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.raters import RATERS, Rater, find_rater
+from memory.schema import BASE_VERSION, FINAL_STATES, Label
+from memory.settings import load_settings
+from studio.build import Studio, build
+from studio.exchange import Exchange
+from studio.policy.interface import Sampling
+from studio.settings import StudioSettings
+from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact, training_prompts
+
+CARELESS = ("--learning-rate", "1e-3", "--sft-weight", "0")
+ALWAYS = ("--compare-every", "1", "--compare-with-previous", "0")
+_OWNER = "benchmark"
+_CHATS = 8
+"""Conversations held at the same time."""
+_WAIT_SECONDS = 1_800.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One seed's measurements. Shares are of held-out replies; times in seconds; kl in nats a reply."""
+
+    rater: str
+    seed: int
+    comparisons: int
+    ties: int
+    training_pairs: int | None
+    heldout_pairs: int | None
+    before: float
+    after: float
+    gain: float
+    facts_base: float
+    facts_after: float
+    kl: float | None
+    fluency_drop: float | None
+    preference_accuracy: float | None
+    judge_accuracy: float | None
+    win_rate: float | None
+    promoted: bool
+    verdict: str
+    served: str
+    collect_seconds: float
+    retrain_seconds: float
+    phase_seconds: dict[str, float]
+    samples: list[dict[str, str]]
+
+
+def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settings: StudioSettings) -> Round:
+    """Drive one loop in the data folder of `settings`, which must be empty."""
+    asked = heldout_prompts(prompts, seed)
+    with build(settings, rng=random.Random(seed)) as studio:
+        before = answer(studio, asked, version=BASE_VERSION, seed=seed)
+        began = time.monotonic()
+        ties = collect(studio, rater, comparisons=comparisons, seed=seed)
+        collected = time.monotonic()
+        run = studio.retraining.start(_OWNER)
+        while run.state not in FINAL_STATES and time.monotonic() - collected < _WAIT_SECONDS:
+            time.sleep(0.1)
+            run = studio.runs.get(run.id)
+        if run.version:
+            studio.serving.wait_for(run.version, timeout=60)
+        replied = first_words(studio)
+        after = answer(studio, asked, version=studio.serving.current.version, seed=seed)
+        report = studio.retraining.report(run.id) or {}
+        evaluation = report.get("evaluation", {})
+        return Round(
+            rater=rater.name,
+            seed=seed,
+            comparisons=comparisons,
+            ties=ties,
+            training_pairs=evaluation.get("training_pairs"),
+            heldout_pairs=evaluation.get("heldout_pairs"),
+            before=(was := satisfied_share(rater, asked, before)),
+            after=(now := satisfied_share(rater, asked, after)),
+            gain=normalised_gain(was, now),
+            facts_base=fact_share(asked, before),
+            facts_after=fact_share(asked, after),
+            kl=evaluation.get("kl_base"),
+            fluency_drop=evaluation.get("fluency_drop"),
+            preference_accuracy=evaluation.get("preference_accuracy"),
+            judge_accuracy=evaluation.get("judge_accuracy"),
+            win_rate=evaluation.get("win_rate_served"),
+            promoted=run.state == "published",
+            verdict=run.message,
+            served=studio.serving.current.version,
+            collect_seconds=round(collected - began, 1),
+            retrain_seconds=round(replied - collected, 1),
+            phase_seconds=report.get("seconds", {}),
+            samples=evaluation.get("samples", []),
+        )
+
+
+def collect(studio: Studio, rater: Rater, *, comparisons: int, seed: int) -> int:
+    """Chat until `comparisons` votes are cast, several conversations at a time; how many of them were ties."""
+    labels: list[Label] = []
+    waiting = scripts(comparisons, seed=seed)
+    talking: list[tuple[str, list[str]]] = []
+    while waiting or talking:
+        while waiting and len(talking) < _CHATS:
+            system, said = waiting.pop(0)
+            talking.append((studio.conversations.create(_OWNER, system_prompt=system).id, said))
+        exchanges = [studio.chat.send(_OWNER, conversation, said.pop(0)) for conversation, said in talking]
+        labels += [judge(studio, rater, exchange) for exchange in exchanges]
+        talking = [(conversation, said) for conversation, said in talking if said]
+    return labels.count("tie")
+
+
+def scripts(messages: int, *, seed: int) -> list[tuple[str, list[str]]]:
+    """What simulated people say: (system prompt, messages) of each conversation, `messages` messages in all."""
+    plans: list[tuple[str, list[str]]] = []
+    left = messages
+    for dialogue in training_prompts(messages, seed):
+        system = "\n".join(message.content for message in dialogue if message.role == "system")
+        said = [message.content for message in dialogue if message.role == "user"][:left]
+        left -= len(said)
+        if said:
+            plans.append((system, said))
+    return plans
+
+
+def judge(studio: Studio, rater: Rater, exchange: Exchange) -> Label:
+    """Wait for both replies and vote. Raises `RuntimeError` when no pair came."""
+    asked = exchange.prompt[-1].content
+    if not exchange.wait(_WAIT_SECONDS) or not exchange.asks:
+        raise RuntimeError(f"No pair to judge came for {asked!r}: {exchange.notice or exchange.phase}.")
+    label = rater.vote(asked, exchange.side("A").stream.text, exchange.side("B").stream.text)
+    studio.chat.vote(exchange.id, label, rater.name, owner=_OWNER)
+    return label
+
+
+def first_words(studio: Studio) -> float:
+    """Ask something in a new conversation; the time at which the first words of the reply came."""
+    conversation = studio.conversations.create(_OWNER)
+    exchange = studio.chat.send(_OWNER, conversation.id, "What is tea?")
+    next(iter(exchange.first.stream), "")
+    came = time.monotonic()
+    exchange.wait(_WAIT_SECONDS)
+    return came
+
+
+def answer(studio: Studio, asked: Sequence[HeldOut], *, version: str, seed: int) -> list[str]:
+    """One reply of `version` to each prompt through the chat's policy, at the chat's sampling settings."""
+    settings = studio.settings
+
+    def reply(number: int) -> str:
+        sampling = Sampling(
+            settings.temperature, settings.top_p, settings.max_new_tokens, seed=1_000 * seed + number
+        )
+        stream = studio.policy.start(asked[number].prompt_messages, version=version, sampling=sampling)
+        stream.wait(_WAIT_SECONDS)
+        return stream.text
+
+    with ThreadPoolExecutor(settings.max_rows) as chats:
+        return list(chats.map(reply, range(len(asked))))
+
+
+def satisfied_share(rater: Rater, asked: Sequence[HeldOut], replies: Sequence[str]) -> float:
+    """Share of replies that are good enough for the rater."""
+    pairs = zip(asked, replies, strict=True)
+    return fmean(rater.satisfied(prompt.prompt_messages[-1].content, reply) for prompt, reply in pairs)
+
+
+def fact_share(asked: Sequence[HeldOut], replies: Sequence[str]) -> float:
+    """Share of replies that state a true fact of the topic asked about."""
+    return fmean(
+        states_true_fact(prompt.topic_name, reply) for prompt, reply in zip(asked, replies, strict=True)
+    )
+
+
+def normalised_gain(before: float, after: float) -> float:
+    """(after - before) / (1 - before): 0 is no change, 1 is everything. Not a number when nothing was to be
+    gained.
+    """
+    return (after - before) / (1 - before) if before < 1 else math.nan
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean over seeds and its standard error (not a number for one seed)."""
+    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def summary(rounds: Sequence[Round]) -> dict[str, Any]:
+    """What the rounds say together, JSON-ready."""
+    gain, error = mean_and_error([item.gain for item in rounds])
+    facts, facts_error = mean_and_error([item.facts_after - item.facts_base for item in rounds])
+    whole = {
+        "rater": rounds[0].rater,
+        "comparisons": rounds[0].comparisons,
+        "seeds": [item.seed for item in rounds],
+        "before": fmean(item.before for item in rounds),
+        "after": fmean(item.after for item in rounds),
+        "gain": gain,
+        "gain_error": error,
+        "facts_base": fmean(item.facts_base for item in rounds),
+        "facts_change": facts,
+        "facts_change_error": facts_error,
+        "promoted": sum(item.promoted for item in rounds),
+        "retrain_seconds": fmean(item.retrain_seconds for item in rounds),
+        "rounds": [asdict(item) for item in rounds],
+    }
+    text = json.dumps(whole)
+    plain: dict[str, Any] = json.loads(text, parse_constant=lambda constant: None)
+    return plain
+
+
+def table(rounds: Sequence[Round]) -> str:
+    """The rounds as lines for a person."""
+    head = (
+        f"{'seed':>4} {'ties':>4} {'pairs':>5} {'before':>6} {'after':>6} {'gain':>6} {'facts':>13} {'KL':>6}"
+    )
+    lines = [f"{head} {'fluency':>7} {'seconds':>7}  verdict"]
+    for item in rounds:
+        facts = f"{item.facts_base:.3f} {item.facts_after - item.facts_base:+.3f}"
+        lines.append(
+            f"{item.seed:>4} {item.ties:>4} {item.training_pairs or 0:>5} {item.before:>6.2f} {item.after:>6.2f} "
+            f"{item.gain:>6.2f} {facts:>13} {_number(item.kl):>6} {_number(item.fluency_drop):>7} "
+            f"{item.retrain_seconds:>7.1f}  {item.verdict}"
+        )
+    gain, error = mean_and_error([item.gain for item in rounds])
+    return "\n".join([*lines, f"normalised gain {gain:.3f} (standard error {error:.3f})"])
+
+
+def main(flags: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0 whatever it measured, 2 for wrong flags."""
+    options, others = _parser().parse_known_args(flags)
+    try:
+        rater = find_rater(options.rater)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    rounds: list[Round] = []
+    careless = CARELESS if options.careless else ()
+    for seed in range(options.seed, options.seed + options.seeds):
+        with _data_folder(keep=options.keep) as folder:
+            settings = load_settings(
+                StudioSettings,
+                [*ALWAYS, "--seed", str(seed), *careless, *others, "--data-dir", str(folder)],
+            )
+            found = run_round(
+                rater, comparisons=options.comparisons, seed=seed, prompts=options.prompts, settings=settings
+            )
+        rounds.append(found)
+        print(table(rounds[-1:]).splitlines()[1 if rounds[1:] else 0], file=sys.stderr)
+    print(table(rounds))
+    if options.show:
+        print(json.dumps(rounds[-1].samples, indent=2, ensure_ascii=False))
+    if options.json:
+        print(json.dumps(summary(rounds)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loop",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rater", default="question", help=f"{', '.join(RATERS)}, or FILE.py:FUNCTION")
+    parser.add_argument("--comparisons", type=int, default=100, help="votes to cast, ties included")
+    parser.add_argument("--seed", type=int, default=1, help="first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run, one after the other")
+    parser.add_argument("--prompts", type=int, default=200, help="held-out questions before and after")
+    parser.add_argument("--careless", action="store_true", help="train without care, to see the gate say no")
+    parser.add_argument("--show", action="store_true", help="print sample replies side by side")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--keep", action="store_true", help="leave the data folders in place")
+    return parser
+
+
+@contextmanager
+def _data_folder(*, keep: bool) -> Iterator[Path]:
+    if keep:
+        folder = Path(tempfile.mkdtemp(prefix="thumbprint-loop-"))
+        print(f"Data folder: {folder}", file=sys.stderr)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="thumbprint-loop-") as name:
+        yield Path(name)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

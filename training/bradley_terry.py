@@ -1,0 +1,193 @@
+"""A judge of replies, fitted in seconds on a few dozen pairs: Bradley-Terry over what a reply shows.
+
+P(A better than B) = sigmoid(w . (f(A) - f(B))) (Bradley and Terry 1952), where f is what the frozen base model sees in
+a reply, its shape, and the words that mark it. That is thousands of features for tens of pairs, so each is first
+weighed by its own evidence: the t statistic of its difference between chosen and rejected replies, as naive Bayes
+log-counts weigh words in Wang and Manning 2012. The ridge penalty is chosen by cross-validation, and where no penalty
+predicts left-out pairs better than a coin, the judge has no opinion at all.
+
+It is not the policy, so a policy that fooled itself has to fool something else as well. It sees training pairs only; it
+knows no adapter and no ledger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from memory.schema import Message
+from training.split import prompt_key
+from training.traits import marks, shape
+from training.views import PreferenceRow
+
+Prompt = tuple[Message, ...]
+Reply = tuple[Prompt, str]
+Embed = Callable[[Sequence[Reply]], Tensor]
+"""(prompt, reply) pairs to float features [pairs, features] of the frozen base."""
+
+_PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
+"""Strongest first: where nothing tells them apart, the most cautious one wins."""
+_HIDDEN_WEIGHT = 0.3
+"""Scale of the base's features beside the others: there are hundreds, all correlated, and each is a little of
+everything.
+"""
+_CHANCE_T = 1.0
+"""A t statistic of this size says nothing: it is what chance gives."""
+_NEWTON_STEPS = 25
+_LEAST_PAIRS = 3
+"""Fewest pairs that a word must tell apart to be looked at."""
+
+
+class PreferenceJudge:
+    """The fitted judge. Judging a pair both ways round gives probabilities that sum to one."""
+
+    def __init__(self, weights: Tensor, features: _Features) -> None:
+        self._weights, self._features = weights, features
+
+    def __call__(self, prompt: Prompt, reply_A: str, reply_B: str) -> float:
+        score_A, score_B = self.scores([(prompt, reply_A), (prompt, reply_B)])
+        return 1 / (1 + math.exp(min(score_B - score_A, 700.0)))
+
+    def scores(self, replies: Sequence[Reply]) -> list[float]:
+        """How good each reply is. The difference of two to one prompt is the log-odds that the first is better."""
+        return [float(value) for value in self._features.of(replies) @ self._weights] if replies else []
+
+    def seeing_through(self, embed: Embed) -> PreferenceJudge:
+        """The same judge that gets the base's features from `embed` from now on."""
+        return PreferenceJudge(self._weights, self._features.taken_from(embed))
+
+    @property
+    def has_opinion(self) -> bool:
+        """Whether anything was found that tells liked from disliked replies."""
+        return bool(self._weights.ne(0).any())
+
+
+def fit_judge(rows: Sequence[PreferenceRow], embed: Embed) -> PreferenceJudge:
+    """Fit a judge on training pairs. Raises `ValueError` when there is none."""
+    if not rows:
+        raise ValueError("A judge needs training pairs; got none. Collect comparisons first.")
+    features = _Features(embed, _telling_marks(rows))
+    chosen = features.of([(row.prompt, row.chosen) for row in rows])
+    rejected = features.of([(row.prompt, row.rejected) for row in rows])
+    differences = chosen - rejected
+    hidden = differences.shape[1] - features.seen
+    folds = _folds(rows, count=5)
+    losses = _held_out_losses(differences, folds, hidden)
+    penalty = min(_PENALTIES, key=lambda candidate: losses[candidate])
+    weights = _Fit(differences, hidden).weights(penalty)
+    # log 2 is the loss of a coin.
+    return PreferenceJudge(weights if losses[penalty] < math.log(2) else torch.zeros_like(weights), features)
+
+
+class _Features:
+    """Features of replies [replies, features]: the base's (computed once each), then the shape, then the marks."""
+
+    def __init__(self, embed: Embed, vocabulary: Mapping[str, int]) -> None:
+        self._embed, self._vocabulary = embed, vocabulary
+        self._known: dict[Reply, Tensor] = {}
+        self.seen = len(shape((), "")) + len(vocabulary)
+
+    def taken_from(self, embed: Embed) -> _Features:
+        other = _Features(embed, self._vocabulary)
+        other._known = self._known
+        return other
+
+    def of(self, replies: Sequence[Reply]) -> Tensor:
+        fresh = list(dict.fromkeys(reply for reply in replies if reply not in self._known))
+        if fresh:
+            surface = torch.tensor([self._surface(*reply) for reply in fresh], dtype=torch.float64)
+            self._known.update(
+                zip(fresh, torch.cat([self._embed(fresh).double(), surface], dim=1), strict=True)
+            )
+        return torch.stack([self._known[reply] for reply in replies])
+
+    def _surface(self, prompt: Prompt, reply: str) -> list[float]:
+        present = [0.0] * len(self._vocabulary)
+        for mark in marks(reply):
+            if mark in self._vocabulary:
+                present[self._vocabulary[mark]] = 1.0
+        return [*shape(prompt, reply), *present]
+
+
+def _telling_marks(rows: Sequence[PreferenceRow]) -> dict[str, int]:
+    """The marks that only one of the two replies has in enough pairs, numbered."""
+    counts = Counter(mark for row in rows for mark in marks(row.chosen) ^ marks(row.rejected))
+    return {
+        mark: n for n, mark in enumerate(sorted(m for m, count in counts.items() if count >= _LEAST_PAIRS))
+    }
+
+
+def _folds(rows: Sequence[PreferenceRow], *, count: int) -> Tensor:
+    """The fold of each row [rows]; rows on one prompt share a fold."""
+    numbers: dict[Prompt, int] = {}
+    return torch.tensor([numbers.setdefault(prompt_key(row.prompt), len(numbers)) % count for row in rows])
+
+
+def _held_out_losses(differences: Tensor, folds: Tensor, hidden: int) -> dict[float, float]:
+    """Cross-validated negative log-likelihood a pair, in nats, by penalty; infinite when there is only one fold."""
+    if len(torch.unique(folds)) < 2:
+        return dict.fromkeys(_PENALTIES, math.inf)
+    losses: dict[float, list[Tensor]] = {penalty: [] for penalty in _PENALTIES}
+    for fold in torch.unique(folds):
+        inside = folds == fold
+        fit = _Fit(differences[~inside], hidden)
+        for penalty in _PENALTIES:
+            margins = differences[inside] @ fit.weights(penalty)
+            losses[penalty].append(-torch.nn.functional.logsigmoid(margins))
+    return {penalty: float(torch.cat(parts).mean()) for penalty, parts in losses.items()}
+
+
+class _Fit:
+    """Ridge logistic regression without intercept on `differences` [pairs, features], scaled by their evidence.
+
+    The best weights are a combination of the rows, so it is solved in as many dimensions as there are pairs.
+    """
+
+    def __init__(self, differences: Tensor, hidden: int) -> None:
+        self._scale = _evidence(differences)
+        self._scale[:hidden] *= _HIDDEN_WEIGHT
+        basis, sizes, self._directions = torch.linalg.svd(differences * self._scale, full_matrices=False)
+        self._coordinates = basis * sizes
+
+    def weights(self, penalty: float) -> Tensor:
+        """[features] that minimise mean -log sigmoid(d . w) + penalty/2 |w / scale|^2, by Newton's method.
+
+        The loss is convex and its curvature at least `penalty`, so a few halved steps at most are needed.
+        """
+        z = self._coordinates
+        eye = penalty * torch.eye(z.shape[1], dtype=z.dtype)
+        solution = torch.zeros(z.shape[1], dtype=z.dtype)
+        loss = _ridge_loss(z, solution, penalty)
+        for _ in range(_NEWTON_STEPS):
+            missed = torch.sigmoid(-(z @ solution))
+            gradient = penalty * solution - z.T @ missed / len(z)
+            curvature = z.T @ (z * (missed * (1 - missed)).unsqueeze(1)) / len(z) + eye
+            step = torch.linalg.solve(curvature, gradient)
+            while (lower := _ridge_loss(z, solution - step, penalty)) > loss and float(
+                step.abs().max()
+            ) > 1e-9:
+                step = step / 2
+            if lower >= loss:
+                break
+            solution, loss = solution - step, lower
+        weights: Tensor = (solution @ self._directions) * self._scale
+        return weights
+
+
+def _ridge_loss(coordinates: Tensor, weights: Tensor, penalty: float) -> float:
+    fit = torch.nn.functional.softplus(-(coordinates @ weights)).mean()
+    return float(fit + penalty / 2 * weights.square().sum())
+
+
+def _evidence(differences: Tensor) -> Tensor:
+    """How far to trust each feature [features]: (t - chance)^2 for its t statistic, 1 for the best, over its size."""
+    size = differences.square().mean(dim=0).sqrt().clamp(min=1e-9)
+    # A little variance is added: a feature that differs by the same amount in the few pairs there are is not certain.
+    variance = differences.var(dim=0, unbiased=False) + 1e-3 * size.square()
+    t = differences.mean(dim=0).abs() / (variance / len(differences)).sqrt()
+    trust = (t - _CHANCE_T).clamp(min=0).square()
+    return trust / trust.max().clamp(min=1e-9) / size

@@ -1,0 +1,271 @@
+"""Examines a candidate on conversations that it was not trained on, beside what is served and beside the
+base.
+
+Three questions: does it order held-out pairs as people did, would its replies be preferred, and are they
+still language? Everybody answers the same held-out prompts with the chat's own sampling and the same seeds,
+in one process with the base that is loaded already. It decides nothing (that is the gate's), writes nothing,
+and sees no training pair; the judge is handed to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from memory.schema import BASE_VERSION, Message
+from training.base import BaseModel
+from training.bradley_terry import Embed, PreferenceJudge
+from training.generation import Decoding, kl_per_reply, reply_states, sample, speaking_as, token_logprobs
+from training.judge import Contest, Estimate, Judge, agreement, wilson, win_rate
+from training.pairs import encode_completion, encode_pairs
+from training.prompt import encode_prompt, end_of_turn_ids
+from training.replies import reply_figures
+from training.report import EvaluationReport, ReplyFigures, SampleReply
+from training.settings import TrainingSettings
+from training.views import PreferenceRow, PreferenceView
+
+__all__ = ["EvaluationReport", "Version", "base_features", "choose_prompts", "evaluate"]
+
+Prompt = tuple[Message, ...]
+_MOST_REPLIES = 4
+"""Most replies sampled to one prompt where there are few prompts."""
+_SAMPLES = 6
+_PROMPT_TOKENS = 64
+"""How much of a prompt's end the judge's features see; whole histories would cost most of the time and tell little."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as the model in memory knows it: `adapter` is the name of the loaded adapter, None for the
+    base.
+    """
+
+    name: str
+    adapter: str | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One version's replies, in the order of the questions, and what they look like."""
+
+    ids: list[list[int]]
+    texts: list[str]
+    figures: ReplyFigures
+
+
+def evaluate(
+    base: BaseModel,
+    model: Any,
+    view: PreferenceView,
+    *,
+    candidate: Version,
+    served: Version,
+    reference: Version,
+    judge: PreferenceJudge | None,
+    settings: TrainingSettings,
+    each_step: Callable[[], None] = lambda: None,
+    on_progress: Callable[[float, str], None] = lambda share, message: None,
+) -> EvaluationReport:
+    """Measure `candidate` against `served` and the base on the held-out part of `view`.
+
+    `model` holds the adapters; `reference` is what the candidate was trained against, for its implicit reward
+    (Rafailov et al. 2023, section 4). Without a `judge` there are no win
+    rates. `each_step` is called often and may raise to stop. `on_progress` gets a
+    share done and words.
+    """
+    questions = choose_prompts(view.heldout_prompts, most=settings.eval_prompts, seed=settings.seed)
+    examiner = Examiner(base, model, questions, settings=settings, each_step=each_step)
+    on_progress(0.0, "Asking the candidate what people asked before")
+    new = examiner.answer(candidate)
+    on_progress(0.35, f"Asking {served.name} the same")
+    old = examiner.answer(served)
+    on_progress(0.6, "Asking the base model the same")
+    ground = Version(BASE_VERSION, None)
+    plain = old if served.adapter is None else examiner.answer(ground)
+    on_progress(0.75, "Comparing the replies")
+    if judge is not None:
+        judge = judge.seeing_through(base_features(base, model, each_step=each_step))
+    kl_base = examiner.divergence(new, of=candidate, to=ground)
+    kl_served = kl_base if served.adapter is None else examiner.divergence(new, of=candidate, to=served)
+    ordered = examiner.ordered(view.heldout, candidate=candidate, reference=reference)
+    on_progress(0.9, "Putting it together")
+    return EvaluationReport(
+        served_version=served.name,
+        training_pairs=len(view.train),
+        heldout_pairs=len(ordered),
+        heldout_prompts=len(set(questions)),
+        **_share("preference_accuracy", ordered),
+        **_share("judge_accuracy", examiner.agreement(judge, view.heldout)),
+        **_win("win_rate_served", examiner.contest(judge, new, old)),
+        **_win("win_rate_base", examiner.contest(judge, new, plain)),
+        kl_base=kl_base,
+        kl_served=kl_served,
+        fluency_drop=_difference(old.figures.fluency, new.figures.fluency),
+        candidate=new.figures,
+        served=old.figures,
+        base=plain.figures,
+        samples=_samples(questions, new, old, plain, judge=judge),
+    )
+
+
+def choose_prompts(prompts: Sequence[Prompt], *, most: int, seed: int) -> tuple[Prompt, ...]:
+    """The questions to put: up to `most` prompts in an order fixed by `seed`; few prompts are put several
+    times each.
+    """
+
+    def draw(prompt: Prompt) -> bytes:
+        return hashlib.sha256(repr((seed, prompt)).encode()).digest()
+
+    chosen = sorted(prompts, key=draw)[:most]
+    times = min(_MOST_REPLIES, most // len(chosen)) if chosen else 0
+    return tuple(prompt for prompt in chosen for _ in range(times))
+
+
+class Examiner:
+    """Puts the same questions to the versions that `model` holds, and measures their answers."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        model: Any,
+        questions: Sequence[Prompt],
+        *,
+        settings: TrainingSettings,
+        each_step: Callable[[], None],
+    ) -> None:
+        self._model, self._tokenizer, self._questions = model, base.tokenizer, tuple(questions)
+        self._context, self._each_step = min(base.context_tokens, settings.context_tokens), each_step
+        self._prompts = [list(encode_prompt(base.tokenizer, prompt)) for prompt in questions]
+        self._decoding = Decoding(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            ends=frozenset(end_of_turn_ids(base.tokenizer)),
+            pad=base.tokenizer.pad_token_id,
+            seed=settings.seed,
+        )
+
+    def answer(self, version: Version) -> Answers:
+        """Sample a reply of `version` to every question, and look at them."""
+        with speaking_as(self._model, version.adapter):
+            ids = sample(self._model, self._prompts, decoding=self._decoding, each_step=self._each_step)
+        with speaking_as(self._model, None):
+            scores = token_logprobs(self._model, self._prompts, ids, pad=self._decoding.pad)
+        ended = [reply[-1] in self._decoding.ends for reply in ids]
+        texts = [
+            self._tokenizer.decode(reply[:-1] if whole else reply, skip_special_tokens=True)
+            for reply, whole in zip(ids, ended, strict=True)
+        ]
+        figures = reply_figures(
+            texts,
+            questions=self._questions,
+            tokens=[len(reply) for reply in ids],
+            ended=ended,
+            fluency=[float(score.mean()) for score in scores],
+        )
+        return Answers(ids, texts, figures)
+
+    def agreement(self, judge: PreferenceJudge | None, rows: Sequence[PreferenceRow]) -> list[bool]:
+        """For each row, whether the judge orders it as people did; empty without a judge."""
+        if judge is None:
+            return []
+        judge.scores([(row.prompt, reply) for row in rows for reply in (row.chosen, row.rejected)])
+        return agreement(judge, rows)
+
+    def contest(self, judge: PreferenceJudge | None, ours: Answers, theirs: Answers) -> Estimate:
+        """How often `ours` win against `theirs` in the eyes of the judge; not a number without a judge."""
+        if judge is None:
+            return Estimate(math.nan, math.nan, 0)
+        for answers in (ours, theirs):  # all at once is quicker than one by one as they meet
+            judge.scores(list(zip(self._questions, answers.texts, strict=True)))
+        pairs = zip(self._questions, ours.texts, theirs.texts, strict=True)
+        return win_rate(judge, [Contest(*pair) for pair in pairs])
+
+    def divergence(self, answers: Answers, *, of: Version, to: Version) -> float | None:
+        """Mean KL(of || to) in nats a reply, along the answers of `of`; None without an answer."""
+        self._each_step()
+        divergences = kl_per_reply(
+            self._model, self._prompts, answers.ids, of=of.adapter, to=to.adapter, pad=self._decoding.pad
+        )
+        return fmean(divergences) if divergences else None
+
+    def ordered(self, rows: Sequence[PreferenceRow], *, candidate: Version, reference: Version) -> list[bool]:
+        """For each row that fits the context: is the implicit reward of the chosen reply the higher one?"""
+        _, pairs = encode_pairs(self._tokenizer, rows, context_tokens=self._context)
+        prompts = [pair.prompt for pair in pairs]
+        good = self._ratio(prompts, [pair.chosen for pair in pairs], candidate, reference)
+        bad = self._ratio(prompts, [pair.rejected for pair in pairs], candidate, reference)
+        return [chosen > rejected for chosen, rejected in zip(good, bad, strict=True)]
+
+    def _ratio(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Sequence[int]],
+        candidate: Version,
+        reference: Version,
+    ) -> list[float]:
+        """log pi(reply) - log pi_ref(reply), in nats, for each reply."""
+        self._each_step()
+        with speaking_as(self._model, candidate.adapter):
+            policy = token_logprobs(self._model, prompts, replies, pad=self._decoding.pad)
+        with speaking_as(self._model, reference.adapter):
+            anchor = token_logprobs(self._model, prompts, replies, pad=self._decoding.pad)
+        return [float(ours.sum() - theirs.sum()) for ours, theirs in zip(policy, anchor, strict=True)]
+
+
+def base_features(base: BaseModel, model: Any, *, each_step: Callable[[], None] = lambda: None) -> Embed:
+    """What the frozen base sees in replies after the end of their prompts, for a judge.
+
+    `model` is the base, or holds adapters over it.
+    """
+    longest = base.context_tokens - _PROMPT_TOKENS
+
+    def embed(replies: Sequence[tuple[Prompt, str]]) -> Tensor:
+        each_step()
+        prompts = [encode_prompt(base.tokenizer, prompt)[-_PROMPT_TOKENS:] for prompt, _ in replies]
+        said = [encode_completion(base.tokenizer, reply)[:longest] for _, reply in replies]
+        with speaking_as(model, None):
+            return reply_states(model, prompts, said, pad=base.tokenizer.pad_token_id)
+
+    return embed
+
+
+def _samples(
+    questions: Sequence[Prompt], new: Answers, old: Answers, plain: Answers, *, judge: Judge | None
+) -> tuple[SampleReply, ...]:
+    first = {question: index for index, question in reversed(list(enumerate(questions)))}
+    shown = sorted(first.values())[:_SAMPLES]
+    return tuple(
+        SampleReply(
+            prompt=questions[index][-1].content,
+            candidate=new.texts[index],
+            served=old.texts[index],
+            base=plain.texts[index],
+            preferred=judge(questions[index], new.texts[index], old.texts[index]) if judge else None,
+        )
+        for index in shown
+    )
+
+
+def _share(name: str, outcomes: Sequence[bool]) -> dict[str, Any]:
+    low, high = wilson(sum(outcomes), len(outcomes))
+    share = fmean(outcomes) if outcomes else None
+    return {name: share, f"{name}_low": _known(low), f"{name}_high": _known(high)}
+
+
+def _win(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: _known(estimate.mean), f"{name}_error": _known(estimate.error)}
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

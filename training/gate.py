@@ -1,0 +1,199 @@
+"""May the candidate replace what is served? A pure function of the evaluation, with a reason for every
+answer.
+
+It trains nothing, measures nothing, and knows neither models nor files. A figure that is missing or not a
+number fails its check: the gate never opens on what was not measured. Checks on the replies themselves
+compare with a limit *or* with what is served now, whichever is more lenient, because a fault that people live
+with already is no reason to refuse something no worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.report import EvaluationReport
+from training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition. `value` was measured (None: could not be), `threshold` is what it was held against."""
+
+    name: str
+    value: float | None
+    threshold: float
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision, every check behind it, and a summary for a person."""
+
+    promote: bool
+    checks: tuple[Check, ...]
+    summary: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
+        """The verdict back from `to_dict`."""
+        checks = tuple(Check(**check) for check in values["checks"])
+        return cls(promote=values["promote"], checks=checks, summary=values["summary"])
+
+
+def decide(report: EvaluationReport, settings: TrainingSettings) -> Verdict:
+    """Promote if every check passes; otherwise reject, with the sentences of those that failed."""
+    checks = (*_evidence(report, settings), *_liking(report, settings), *_language(report, settings))
+    failed = [check.sentence for check in checks if not check.passed]
+    if failed:
+        return Verdict(False, checks, "Not promoted. " + " ".join(failed))
+    win = _percent(report.win_rate_served)
+    summary = (
+        f"Promoted: preferred to {report.served_version} in {win} of held-out replies, and it orders "
+        f"{_percent(report.preference_accuracy)} of {report.heldout_pairs} held-out choices as people did."
+    )
+    return Verdict(True, checks, summary)
+
+
+def _evidence(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
+    """Enough held-out pairs and prompts, and a judge that is no worse than a coin."""
+    least = settings.min_heldout_pairs
+    return (
+        _check(
+            "heldout_pairs",
+            report.heldout_pairs,
+            least,
+            good=f"{report.heldout_pairs} comparisons were kept aside to examine it by.",
+            bad=f"Too little to examine it by: {report.heldout_pairs} pairs kept aside, {least} needed.",
+        ),
+        _check(
+            "heldout_prompts",
+            report.heldout_prompts,
+            least,
+            good=f"It answered {report.heldout_prompts} prompts that it had not been trained on.",
+            bad=f"Too little to examine it by: {report.heldout_prompts} prompts kept aside, {least} needed.",
+        ),
+        _check(
+            "judge_accuracy",
+            report.judge_accuracy,
+            0.5,
+            good=f"The judge agrees with people on {_percent(report.judge_accuracy)} of held-out choices.",
+            bad=f"The judge agrees with people on only {_percent(report.judge_accuracy)} of held-out pairs, "
+            "so its win rates mean nothing. The ratings may contradict each other, or more are needed.",
+        ),
+    )
+
+
+def _liking(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
+    """Does it do what people asked for?"""
+    accuracy, win, error = report.preference_accuracy, report.win_rate_served, report.win_rate_served_error
+    sure = None if win is None or error is None else win - error
+    spread = f"{_percent(win)} (give or take {_percent(error)})"
+    return (
+        _check(
+            "preference_accuracy",
+            accuracy,
+            settings.min_preference_accuracy,
+            good=f"It orders {_percent(accuracy)} of held-out choices as people did.",
+            bad=f"It did not learn what people prefer: it orders {_percent(accuracy)} of held-out choices as "
+            f"they did, at least {_percent(settings.min_preference_accuracy)} is asked.",
+        ),
+        _check(
+            "win_rate",
+            sure,
+            settings.min_win_rate,
+            good=f"Its replies are preferred to those of {report.served_version} in {spread}.",
+            bad=f"It is not clearly better than {report.served_version}: its replies are preferred in "
+            f"{spread}, more than {_percent(settings.min_win_rate)} is asked with that taken off.",
+        ),
+    )
+
+
+def _language(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
+    """Is what it says still language, and still the model that was asked to change a little?"""
+    candidate, served = report.candidate, report.served
+    drop, kl = report.fluency_drop, report.kl_base
+    return (
+        _check(
+            "fluency_drop",
+            drop,
+            settings.max_fluency_drop,
+            at_most=True,
+            good="Replies are as fluent as they were.",
+            bad=f"Replies became less fluent: the base finds them {_number(drop)} nats a token less likely "
+            f"than the served ones, at most {settings.max_fluency_drop:g} is allowed.",
+        ),
+        _check(
+            "kl_base",
+            kl,
+            settings.max_kl,
+            at_most=True,
+            good=f"It stayed near the base model ({_number(kl)} nats a reply).",
+            bad=f"It drifted too far from the base: {_number(kl)} nats a reply, at most {settings.max_kl:g}.",
+        ),
+        _share(
+            "repetition",
+            candidate.repetition,
+            served.repetition,
+            settings.max_repetition,
+            "of its three-word phrases repeat what the same reply has said",
+        ),
+        _share(
+            "degenerate",
+            candidate.degenerate,
+            served.degenerate,
+            settings.max_degenerate,
+            "of its replies are empty, bare punctuation, cut off or not words",
+        ),
+        _share(
+            "identical",
+            candidate.identical,
+            served.identical,
+            settings.max_identical,
+            "of its replies are the same whatever was asked",
+        ),
+    )
+
+
+def _share(name: str, value: float | None, served: float | None, limit: float, what: str) -> Check:
+    threshold = max(limit, served if served is not None and math.isfinite(served) else limit)
+    return _check(
+        name,
+        value,
+        threshold,
+        at_most=True,
+        good=f"{_percent(value)} {what}.",
+        bad=f"{_percent(value)} {what}; at most {_percent(threshold)} may.",
+    )
+
+
+def _check(
+    name: str,
+    value: float | None,
+    threshold: float,
+    *,
+    good: str,
+    bad: str,
+    at_most: bool = False,
+) -> Check:
+    if value is None or not math.isfinite(value):
+        return Check(
+            name, None, threshold, False, f"{name.replace('_', ' ').capitalize()} could not be measured."
+        )
+    passed = value <= threshold if at_most else value >= threshold
+    return Check(name, float(value), threshold, passed, good if passed else bad)
+
+
+def _percent(value: float | None) -> str:
+    return "an unknown share" if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
+
+
+def _number(value: float | None) -> str:
+    return "an unknown number of" if value is None or not math.isfinite(value) else f"{value:.2f}"

@@ -1,0 +1,218 @@
+"""Replies in bulk, and what a model thinks of replies: batched sampling, log-probabilities, KL divergence.
+
+Works on token ids under one adapter at a time, for the evaluation, where nobody is waiting for a stream. It
+knows no chat template, no ledger and no preference; the chat has an engine of its own. Rows are left-padded
+to sample and right-padded to score, and grouped so that no batch of logits outgrows `_LOGITS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ids = Sequence[int]
+_LIKELY = 256
+_LOGITS = 1 << 26
+"""Most logits held at once while scoring: 256 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to sample: as the chat does. Temperature 0 is greedy. `ends` are the ids that end a turn."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    ends: frozenset[int]
+    pad: int
+    seed: int
+
+
+@contextmanager
+def speaking_as(model: Any, adapter: str | None) -> Iterator[None]:
+    """Let `model` answer under `adapter` (None: the base alone), in evaluation mode and without gradients."""
+    model.eval()
+    with torch.no_grad():
+        if adapter is not None:
+            model.set_adapter(adapter, inference_mode=True)
+            yield
+        elif hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                yield
+        else:
+            yield
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[Ids],
+    *,
+    decoding: Decoding,
+    rows: int = 64,
+    each_step: Callable[[], None] = lambda: None,
+) -> list[list[int]]:
+    """One reply to each prompt, as token ids that end with the end of the turn unless the limit cut them off.
+
+    The same seed, model and prompts give the same replies. `each_step` is called once a token; what it raises
+    ends the sampling.
+    """
+    generator = torch.Generator(device=model.device).manual_seed(decoding.seed)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    replies: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        batch = _sample_batch(model, [prompts[row] for row in chosen], decoding, generator, each_step)
+        for row, reply in zip(chosen, batch, strict=True):
+            replies[row] = reply
+    return replies
+
+
+def token_logprobs(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int) -> list[Tensor]:
+    """Log-probability of every token of each reply given its prompt: float32 [len(reply)] a row."""
+    scores: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for batch in _batches(model, prompts, replies):
+        for row, logits in _reply_logits(model, prompts, replies, batch, pad=pad):
+            taken = torch.tensor(list(replies[row]), device=logits.device)
+            scores[row] = logits.log_softmax(-1).gather(-1, taken[:, None]).squeeze(-1).cpu()
+    return scores
+
+
+def kl_per_reply(
+    model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, of: str | None, to: str | None, pad: int
+) -> list[float]:
+    """KL(of || to) in nats along each reply: the exact divergence over the vocabulary, summed over its
+    tokens.
+
+    With replies sampled from `of` this estimates the divergence of whole replies with less variance than
+    their log-ratio, and is never negative (the Rao-Blackwellised estimator: Amini et al. 2025, "Better
+    Estimation of the KL Divergence Between Language Models").
+    """
+    divergences = [0.0] * len(prompts)
+    for batch in _batches(model, prompts, replies):
+        with speaking_as(model, of):
+            first = [
+                logits.log_softmax(-1) for _, logits in _reply_logits(model, prompts, replies, batch, pad=pad)
+            ]
+        with speaking_as(model, to):
+            second = [
+                logits.log_softmax(-1) for _, logits in _reply_logits(model, prompts, replies, batch, pad=pad)
+            ]
+        for row, log_p, log_q in zip(batch, first, second, strict=True):
+            divergences[row] = float((log_p.exp() * (log_p - log_q)).sum())
+    return divergences
+
+
+def reply_states(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int) -> Tensor:
+    """What `model` sees in each reply: the mean over its tokens of a middle and of the last layer [rows, 2 *
+    hidden].
+    """
+    states = torch.zeros(len(prompts), 2 * model.config.hidden_size)
+    for batch in _batches(model, prompts, replies):
+        lines, ids, mask = _right_padded(model, prompts, replies, batch, pad=pad)
+        layers = model(
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+        ).hidden_states
+        both = torch.cat([layers[len(layers) // 2], layers[-1]], dim=-1)
+        for index, (row, line) in enumerate(zip(batch, lines, strict=True)):
+            states[row] = both[index, len(prompts[row]) : len(line)].float().mean(dim=0).cpu()
+    return states
+
+
+def _sample_batch(
+    model: Any,
+    prompts: Sequence[Ids],
+    decoding: Decoding,
+    generator: torch.Generator,
+    each_step: Callable[[], None],
+) -> list[list[int]]:
+    from transformers import DynamicCache
+
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[decoding.pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache, running = DynamicCache(), list(range(len(prompts)))
+    replies: list[list[int]] = [[] for _ in prompts]
+    for _ in range(decoding.max_new_tokens):
+        each_step()
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        tokens = _draw(logits.float(), decoding, generator)
+        for row, token in zip(running, tokens.tolist(), strict=True):
+            replies[row].append(token)
+        going = [index for index, row in enumerate(running) if replies[row][-1] not in decoding.ends]
+        if not going:
+            break
+        if len(going) < len(running):
+            kept = torch.tensor(going, device=model.device)
+            cache.batch_select_indices(kept)
+            tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
+            running = [running[index] for index in going]
+        ids, positions = tokens[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=-1)
+    return replies
+
+
+def _draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+    """One token a row [rows] from logits [rows, vocabulary], by temperature and nucleus (Holtzman et al.
+    2020).
+    """
+    if decoding.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits / decoding.temperature).softmax(-1)
+    # The nucleus nearly always lies within the likeliest few hundred tokens; sorting all takes several times longer.
+    likely, ids = probabilities.topk(min(_LIKELY, probabilities.shape[-1]), dim=-1)
+    if bool((likely.sum(-1) < decoding.top_p).any()):
+        likely, ids = probabilities.sort(dim=-1, descending=True)
+    before = likely.cumsum(-1) - likely
+    nucleus = likely.masked_fill(before >= decoding.top_p, 0.0)
+    return ids.gather(-1, torch.multinomial(nucleus, 1, generator=generator)).squeeze(-1)
+
+
+def _batches(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Iterator[list[int]]:
+    """Rows in groups of like length whose logits fit `_LOGITS`; rows with an empty reply are left out."""
+    rows = [row for row in range(len(prompts)) if replies[row]]
+    rows.sort(key=lambda row: len(prompts[row]) + len(replies[row]))
+    batch: list[int] = []
+    for row in rows:
+        width = len(prompts[row]) + len(replies[row])
+        if batch and (len(batch) + 1) * width * model.config.vocab_size > _LOGITS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _reply_logits(
+    model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], batch: Sequence[int], *, pad: int
+) -> list[tuple[int, Tensor]]:
+    """(row, float32 logits [len(reply), vocabulary]) that predict each token of the reply."""
+    lines, ids, mask = _right_padded(model, prompts, replies, batch, pad=pad)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return [
+        (row, logits[index, len(prompts[row]) - 1 : len(line) - 1].float())
+        for index, (row, line) in enumerate(zip(batch, lines, strict=True))
+    ]
+
+
+def _right_padded(
+    model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], batch: Sequence[int], *, pad: int
+) -> tuple[list[list[int]], Tensor, Tensor]:
+    """The lines (prompt and reply) of a batch, and their ids and attention mask [rows, longest line]."""
+    lines = [[*prompts[row], *replies[row]] for row in batch]
+    width = max(len(line) for line in lines)
+    ids = torch.tensor([line + [pad] * (width - len(line)) for line in lines], device=model.device)
+    mask = torch.tensor([[1] * len(line) + [0] * (width - len(line)) for line in lines], device=model.device)
+    return lines, ids, mask
