@@ -8,7 +8,7 @@ from tiny import save_tiny_adapter, save_tiny_base
 
 from memory.schema import Message
 from training.base import load_base
-from training.evaluation import Version, choose_prompts, evaluate
+from training.evaluation import Version, base_features, choose_prompts, evaluate
 from training.views import PreferenceRow, PreferenceView
 
 SETTINGS = quick_settings(eval_prompts=8)
@@ -25,7 +25,7 @@ def rows(start, count):
 
 
 TRAIN, HELDOUT = rows(0, 12), rows(12, 4)
-VIEW = PreferenceView(TRAIN, HELDOUT, tuple(row.prompt for row in HELDOUT), {})
+VIEW = PreferenceView(TRAIN, HELDOUT, heldout_prompts=tuple(row.prompt for row in HELDOUT))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_every_figure_is_measured_and_counts_are_true(loaded):
     assert low <= report.preference_accuracy <= high
     assert [sample.prompt for sample in report.samples] == [
         prompt[-1].content
-        for prompt in dict.fromkeys(choose_prompts(VIEW.prompts, most=8, seed=SETTINGS.seed))
+        for prompt in dict.fromkeys(choose_prompts(VIEW.heldout_prompts, most=8, seed=SETTINGS.seed))
     ]
     assert all(0.0 <= sample.preferred <= 1.0 for sample in report.samples)
 
@@ -94,11 +94,26 @@ def test_the_same_seed_gives_the_same_report(loaded):
 
 
 def test_without_anything_held_out_nothing_is_claimed(loaded):
-    report = examine(loaded, BASE, view=PreferenceView(TRAIN, (), (), {}))
+    report = examine(loaded, BASE, view=PreferenceView(TRAIN, ()))
     assert (report.heldout_pairs, report.heldout_prompts) == (0, 0)
     for figure in ("preference_accuracy", "judge_accuracy", "win_rate_served", "kl_base", "fluency_drop"):
         assert getattr(report, figure) is None
     assert report.samples == ()
+
+
+def test_without_a_judge_there_are_no_win_rates(loaded):
+    report = examine(loaded, Version("candidate", "far"), judged=False)
+    assert (report.judge_accuracy, report.win_rate_served, report.win_rate_served_error) == (None, None, None)
+    assert report.preference_accuracy is not None
+    assert all(sample.preferred is None for sample in report.samples)
+
+
+def test_the_judge_sees_the_base_whatever_adapter_is_active(loaded):
+    base, model = loaded
+    pairs = [(row.prompt, row.chosen) for row in TRAIN[:3]]
+    before = base_features(base, model)(pairs)
+    model.set_adapter("far")
+    assert base_features(base, model)(pairs).equal(before)
 
 
 def test_progress_rises_and_stopping_stops(loaded):

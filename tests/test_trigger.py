@@ -18,7 +18,7 @@ def view(train, heldout, *, dropped=None, first_id=0):
             for n in range(first_id + offset, first_id + offset + count)
         )
 
-    return PreferenceView(rows(train, 0), rows(heldout, train), (), dropped or {})
+    return PreferenceView(rows(train, 0), rows(heldout, train), dropped=dropped or {})
 
 
 def test_enough_is_ready():
@@ -57,7 +57,7 @@ def test_pairs_of_one_ranking_count_as_one_judgement():
     rows = tuple(
         PreferenceRow((Message("user", "Why?"),), "a", str(n), "talk", "ranking:x>y>z") for n in range(30)
     )
-    assert readiness(PreferenceView(rows, (), (), {}), SETTINGS).have == 1
+    assert readiness(PreferenceView(rows, ()), SETTINGS).have == 1
 
 
 def test_every_reason_has_words():

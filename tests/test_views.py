@@ -8,16 +8,14 @@ from judged import comparison_of, fill_ledger, turn
 from memory.database import open_database
 from memory.ledger import Ledger
 from memory.schema import Correction, LabeledComparison, Message, Ranking, Rating
+from training.split import place, prompt_key, split
 from training.views import (
     Feedback,
     PreferenceRow,
-    place,
     preference_rows,
     preference_view,
-    prompt_key,
     read_feedback,
     sft_rows,
-    split,
     unpaired_rows,
 )
 
@@ -148,7 +146,7 @@ def test_little_data_holds_out_more_and_never_takes_back_what_was_trained_on():
     """Growing one conversation at a time, with 4 pairs wanted and a share of 0.1: nothing moves into held-out."""
     trained: set[str] = set()
     shares = []
-    for count in range(8, 200):
+    for count in range(8, 160, 3):
         turns = [
             turn(f"{n}{side}", str(n), f"Question {n}?", f"Reply {side}")
             for n in range(count)
@@ -161,7 +159,7 @@ def test_little_data_holds_out_more_and_never_takes_back_what_was_trained_on():
         trained |= {made.conversation_id for made in view.train}
         shares.append(len(held) / count)
         assert len(held) >= 4 or count < 12
-        assert len(view.prompts) == len(held)
+        assert len(view.heldout_prompts) == len(held)
     assert shares[0] > 0.3
     assert shares[-1] < 0.2
 
@@ -197,17 +195,22 @@ def test_the_system_message_does_not_make_another_question():
     assert prompt_key((*plain, Message("assistant", "So."), *plain)) != prompt_key(plain)
 
 
-def test_held_out_prompts_count_ties_and_leave_out_what_is_trained_on():
-    outside = [name for name in map(str, range(99)) if place(name) < 0.2][:2]
-    inside = next(name for name in map(str, range(99)) if place(name) >= 0.2)
-    sides = [
-        [turn(f"{name}{side}", name, prompt, side) for side in "ab"]
-        for name, prompt in ((outside[0], "Tied?"), (outside[1], "Taught?"), (inside, "taught?"))
-    ]
-    tied, known, taught = [judged(label, *pair) for label, pair in zip(("tie", "A", "A"), sides, strict=True)]
-    view = preference_view(feedback(tied, known, taught), share=0.2)
-    assert [prompt[-1].content for prompt in view.prompts] == ["Tied?"]
-    assert (len(view.train), len(view.heldout)) == (2, 0)
+def test_prompts_of_either_side_count_ties_and_none_is_on_both():
+    outside = [name for name in map(str, range(99)) if place(name) < 0.2][:3]
+    inside = [name for name in map(str, range(99)) if place(name) >= 0.2][:2]
+    named = zip(
+        [*outside, *inside], ["Tied?", "Taught?", "Tied inside?", "taught?", "tied inside?"], strict=True
+    )
+    sides = [[turn(f"{name}{side}", name, prompt, side) for side in "ab"] for name, prompt in named]
+    labels = ("tie", "A", "A", "A", "tie")
+    view = preference_view(
+        feedback(*(judged(label, *pair) for label, pair in zip(labels, sides, strict=True))), share=0.2
+    )
+    assert [prompt[-1].content for prompt in view.heldout_prompts] == ["Tied?"]
+    assert [prompt[-1].content for prompt in view.train_prompts] == ["taught?", "tied inside?"]
+    assert (len(view.train), len(view.heldout)) == (3, 0), (
+        "a prompt that only ties in training is known there too"
+    )
 
 
 def test_the_ledger_is_read_whole(tmp_path):
@@ -220,7 +223,7 @@ def test_the_ledger_is_read_whole(tmp_path):
     assert view.judgements == 31
     assert len(view.train) + len(view.heldout) == 31
     assert all(made.chosen.endswith("?") for made in (*view.train, *view.heldout))
-    assert len(view.prompts) == len({prompt_key(made.prompt) for made in view.heldout})
+    assert len(view.heldout_prompts) == len({prompt_key(made.prompt) for made in view.heldout})
     database.close()
 
 

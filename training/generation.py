@@ -115,7 +115,7 @@ def reply_states(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, 
     for batch in _batches(model, prompts, replies):
         lines, ids, mask = _right_padded(model, prompts, replies, batch, pad=pad)
         layers = model(
-            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True, logits_to_keep=1
         ).hidden_states
         both = torch.cat([layers[len(layers) // 2], layers[-1]], dim=-1)
         for index, (row, line) in enumerate(zip(batch, lines, strict=True)):

@@ -22,9 +22,9 @@ from training.metrics import MetricsWriter, Phase
 HEARTBEAT_SECONDS = 5.0
 _EVERY_SECONDS = 0.25
 _SPANS: Mapping[Phase, tuple[float, float]] = {
-    "load": (0.0, 0.1),
-    "train": (0.1, 0.65),
-    "evaluate": (0.65, 0.96),
+    "load": (0.0, 0.35),
+    "train": (0.35, 0.75),
+    "evaluate": (0.75, 0.96),
     "gate": (0.96, 0.97),
     "publish": (0.97, 1.0),
 }

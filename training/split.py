@@ -40,7 +40,7 @@ PlacedT = TypeVar("PlacedT", bound=Placed)
 def split(
     rows: Sequence[PlacedT], *, share: float, seed: int = SPLIT_SEED, taught: Set[Prompt] = frozenset()
 ) -> tuple[tuple[PlacedT, ...], tuple[PlacedT, ...]]:
-    """(train, heldout): by conversation, never by row. A prompt on both sides, or in `taught` (keys), goes to training."""
+    """(train, heldout): by conversation, never by row. A prompt on both sides or in `taught` goes to training."""
     keys = [prompt_key(row.prompt) for row in rows]
     inside = {
         key for row, key in zip(rows, keys, strict=True) if place(row.conversation_id, seed=seed) >= share

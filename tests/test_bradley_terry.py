@@ -1,0 +1,147 @@
+"""The fitted judge learns a taste from few pairs, says nothing where there is none, and knows how sure it is."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from memory.schema import Message
+from training.bradley_terry import fit_judge
+from training.judge import agreement
+from training.views import PreferenceRow
+
+WORDS = (
+    "tea",
+    "egg",
+    "water",
+    "wait",
+    "minute",
+    "cold",
+    "train",
+    "moon",
+    "rock",
+    "book",
+    "read",
+    "the",
+    "and",
+)
+
+
+def prompt(text="Why?"):
+    return (Message("user", text),)
+
+
+def no_features(pairs):
+    return torch.zeros(len(pairs), 8)
+
+
+def sentence(draw, *, words=8):
+    return " ".join(draw.choices(WORDS, k=draw.randint(3, words))) + draw.choice([".", "!", "?"])
+
+
+def rows(taste, *, count, seed, noise=0.0):
+    """Pairs whose chosen reply has the higher taste, but for a share of `noise`."""
+    draw, made = random.Random(seed), []
+    while len(made) < count:
+        first, second = sentence(draw), sentence(draw)
+        if taste(first) == taste(second):
+            continue
+        best, worst = sorted([first, second], key=taste, reverse=draw.random() >= noise)
+        made.append(
+            PreferenceRow(prompt(f"Question {len(made)}?"), best, worst, str(len(made)), str(len(made)))
+        )
+    return made
+
+
+TASTES = {
+    "question": lambda reply: reply.endswith("?"),
+    "short": lambda reply: -len(reply),
+    "no exclamation": lambda reply: "!" not in reply,
+}
+
+
+@pytest.mark.parametrize("name", TASTES)
+def test_it_agrees_with_a_rater_on_pairs_it_never_saw(name):
+    judge = fit_judge(rows(TASTES[name], count=40, seed=1), no_features)
+    agreed = agreement(judge, rows(TASTES[name], count=200, seed=2))
+    assert sum(agreed) / len(agreed) > 0.9
+
+
+def test_noisy_votes_make_it_less_sure_but_not_wrong():
+    clean = fit_judge(rows(TASTES["question"], count=60, seed=1), no_features)
+    noisy = fit_judge(rows(TASTES["question"], count=60, seed=1, noise=0.25), no_features)
+    pair = (prompt(), "tea and water?", "tea and water.")
+    assert clean(*pair) > noisy(*pair) > 0.5
+
+
+def test_it_finds_the_word_that_people_like():
+    judge = fit_judge(rows(lambda reply: "moon" in reply, count=40, seed=1), no_features)
+    assert judge(prompt(), "the moon and tea.", "the rock and tea.") > 0.8
+    assert abs(judge(prompt(), "the book and tea.", "the rock and tea.") - 0.5) < 0.2
+
+
+def test_it_uses_what_the_base_sees_where_the_text_says_nothing():
+    """Replies of random digits: only the base's first feature tells the good ones (even numbers) from the others."""
+
+    def embed(pairs):
+        return torch.tensor([[float(int(reply) % 2 == 0), *[0.1] * 7] for _, reply in pairs])
+
+    draw = random.Random(3)
+    numbers = [(2 * draw.randint(100, 499), 2 * draw.randint(100, 499) + 1) for _ in range(30)]
+    pairs = [
+        PreferenceRow(prompt(str(n)), str(a), str(b), str(n), str(n)) for n, (a, b) in enumerate(numbers)
+    ]
+    judge = fit_judge(pairs, embed)
+    assert judge(prompt(), "556", "557") > 0.9
+
+
+def test_without_a_taste_there_is_no_opinion():
+    draw = random.Random(5)
+    pairs = [PreferenceRow(prompt(str(n)), sentence(draw), sentence(draw), str(n), str(n)) for n in range(40)]
+    judge = fit_judge(pairs, no_features)
+    assert not judge.has_opinion
+    assert judge(prompt(), "tea?", "egg!") == 0.5
+    assert fit_judge(rows(TASTES["question"], count=40, seed=1), no_features).has_opinion
+
+
+def test_the_scores_are_log_odds_and_are_seen_once():
+    calls = []
+
+    def embed(pairs):
+        calls.append(len(pairs))
+        return no_features(pairs)
+
+    judge = fit_judge(rows(TASTES["question"], count=20, seed=1), embed)
+    better, worse = judge.scores([(prompt(), "tea?"), (prompt(), "tea.")])
+    assert judge(prompt(), "tea?", "tea.") == pytest.approx(1 / (1 + math.exp(worse - better)))
+    seen = sum(calls)
+    judge.scores([(prompt(), "tea?")])
+    assert sum(calls) == seen
+    assert judge.scores([]) == []
+
+
+def test_it_can_be_handed_another_way_to_see():
+    judge = fit_judge(rows(TASTES["question"], count=20, seed=1), no_features)
+    calls = []
+    other = judge.seeing_through(lambda pairs: calls.append(pairs) or no_features(pairs))
+    assert other(prompt(), "new tea?", "new tea.") == judge(prompt(), "new tea?", "new tea.")
+    assert len(calls) == 1
+
+
+def test_one_pair_is_not_enough_for_an_opinion():
+    assert not fit_judge(rows(TASTES["question"], count=1, seed=1), no_features).has_opinion
+
+
+def test_swapping_the_sides_swaps_the_probability():
+    judge = fit_judge(rows(TASTES["short"], count=20, seed=3), no_features)
+    straight, swapped = judge(prompt(), "tea.", "tea and water!"), judge(prompt(), "tea and water!", "tea.")
+    assert straight + swapped == pytest.approx(1.0)
+    assert judge(prompt(), "tea.", "tea.") == 0.5
+
+
+def test_without_pairs_there_is_no_judge():
+    with pytest.raises(ValueError, match="Collect comparisons first"):
+        fit_judge([], no_features)
