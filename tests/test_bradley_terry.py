@@ -84,7 +84,7 @@ def test_it_finds_the_word_that_people_like():
 
 
 def test_it_uses_what_the_base_sees_where_the_text_says_nothing():
-    """Replies of random digits: only the base's first feature tells the good ones (even numbers) from the others."""
+    """Random numbers: only the base's first feature tells the good ones (even) from the others."""
 
     def embed(pairs):
         return torch.tensor([[float(int(reply) % 2 == 0), *[0.1] * 7] for _, reply in pairs])
@@ -95,16 +95,21 @@ def test_it_uses_what_the_base_sees_where_the_text_says_nothing():
         PreferenceRow(prompt(str(n)), str(a), str(b), str(n), str(n)) for n, (a, b) in enumerate(numbers)
     ]
     judge = fit_judge(pairs, embed)
-    assert judge(prompt(), "556", "557") > 0.9
+    assert judge(prompt(), "556", "557") > 0.75
 
 
-def test_without_a_taste_there_is_no_opinion():
-    draw = random.Random(5)
-    pairs = [PreferenceRow(prompt(str(n)), sentence(draw), sentence(draw), str(n), str(n)) for n in range(40)]
-    judge = fit_judge(pairs, no_features)
-    assert not judge.has_opinion
-    assert judge(prompt(), "tea?", "egg!") == 0.5
-    assert fit_judge(rows(TASTES["question"], count=40, seed=1), no_features).has_opinion
+def test_without_a_taste_it_is_hardly_ever_sure():
+    """Five people who toss coins: of 100 new pairs each, few get a probability beyond 0.8 either way."""
+    draw, sure = random.Random(5), 0
+    for _ in range(5):
+        pairs = [
+            PreferenceRow(prompt(str(n)), sentence(draw), sentence(draw), str(n), str(n)) for n in range(40)
+        ]
+        judge = fit_judge(pairs, no_features)
+        sure += sum(abs(judge(prompt(), sentence(draw), sentence(draw)) - 0.5) > 0.3 for _ in range(100))
+    assert sure < 50
+    told = fit_judge(rows(TASTES["question"], count=40, seed=1), no_features)
+    assert sum(abs(told(prompt(), f"{word}?", f"{word}.") - 0.5) > 0.3 for word in WORDS) == len(WORDS)
 
 
 def test_the_scores_are_log_odds_and_are_seen_once():

@@ -8,6 +8,7 @@ from tiny import save_tiny_adapter, save_tiny_base
 
 from memory.schema import Message
 from training.base import load_base
+from training.bradley_terry import fit_judge
 from training.evaluation import Version, base_features, choose_prompts, evaluate
 from training.views import PreferenceRow, PreferenceView
 
@@ -42,10 +43,18 @@ def loaded(tmp_path_factory):
     return base, model
 
 
-def examine(loaded, candidate, *, served=BASE, view=VIEW, **others):
+def examine(loaded, candidate, *, served=BASE, view=VIEW, judged=True, **others):
     base, model = loaded
     return evaluate(
-        base, model, view, candidate=candidate, served=served, reference=BASE, settings=SETTINGS, **others
+        base,
+        model,
+        view,
+        candidate=candidate,
+        served=served,
+        reference=BASE,
+        judge=fit_judge(TRAIN, base_features(base, model)) if judged else None,
+        settings=SETTINGS,
+        **others,
     )
 
 

@@ -13,10 +13,11 @@ import torch
 from training.mini.__main__ import MODEL_FOLDER, main
 from training.mini.dialogue import Message, Writer
 from training.mini.heldout import world
+from training.mini.model import build_model, save
 from training.mini.nf4 import feel_quantization, forget_quantization, quantize_and_back
 from training.mini.packing import OTHER_WEIGHT, collate, pack
 from training.mini.tokenizer import CONTEXT, END, PAD, START, encode_dialogues, encode_text, load_tokenizer
-from training.mini.train import PRESETS, build_model, build_tokenizer, save, schedule, train, weighted_loss
+from training.mini.train import PRESETS, build_tokenizer, schedule, train, weighted_loss
 
 TINY = dataclasses.replace(PRESETS["tiny"], steps=12)
 

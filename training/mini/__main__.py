@@ -54,7 +54,8 @@ def _train(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from training.mini.heldout import world
-    from training.mini.train import PRESETS, build_tokenizer, save, train
+    from training.mini.model import save
+    from training.mini.train import PRESETS, build_tokenizer, train
 
     recipe = dataclasses.replace(PRESETS[options.preset], seed=options.seed)
     print(f"Learning a tokenizer of {recipe.vocabulary} tokens ...", flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 
 from training.mini.dialogue import World, Writer
+from training.mini.model import build_model, full_precision_state
 from training.mini.nf4 import feel_quantization, forget_quantization
 from training.mini.packing import Batch, Encoded, collate, pack
 from training.mini.studying import answer_in_succession, recite
-from training.mini.tokenizer import CONTEXT, END, PAD, encode_dialogues, learn_tokenizer
+from training.mini.tokenizer import CONTEXT, PAD, encode_dialogues, learn_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -95,34 +95,6 @@ def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
     writer = Writer(world, random.Random(f"tokenizer {recipe.seed}"))
     texts = (m.content for _ in range(recipe.tokenizer_dialogues) for m in writer.dialogue())
     return learn_tokenizer(texts, recipe.vocabulary)
-
-
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A fresh Llama with tied embeddings; the initial weights follow from the seed."""
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-
-    end, pad = tokenizer.convert_tokens_to_ids([END, PAD])
-    torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=recipe.vocabulary,
-            hidden_size=recipe.hidden,
-            intermediate_size=recipe.feed_forward,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=end,
-            pad_token_id=pad,
-            initializer_range=0.02,
-        )
-    )
-    model.generation_config = GenerationConfig(
-        eos_token_id=end, pad_token_id=pad, do_sample=True, temperature=0.8, top_p=0.95, max_new_tokens=200
-    )
-    return model
 
 
 def train(
@@ -287,25 +259,3 @@ def _build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> Optimizers:
         others, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
     return [(muon, recipe.muon_learning_rate), (adamw, recipe.learning_rate)]
-
-
-def full_precision_state(model: LlamaForCausalLM) -> dict[str, Tensor]:
-    """The weights under their plain names, also while quantization is felt."""
-    return {
-        name.replace("parametrizations.", "").replace(".original", ""): value.detach().clone()
-        for name, value in model.state_dict().items()
-    }
-
-
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights (bf16, the tied output head left out), configuration and tokenizer; each file is replaced whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.to(torch.bfloat16) for name, value in full_precision_state(model).items()}
-    del state["lm_head.weight"]
-    model.config.dtype = torch.bfloat16
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        model.save_pretrained(scratch, state_dict=state)
-        tokenizer.save_pretrained(scratch)
-        for path in sorted(Path(scratch).iterdir()):
-            path.chmod(0o644)
-            path.replace(folder / path.name)
