@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from browsing import say, settled, vote
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest_plugins = ("browsing",)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,17 @@ class App:
 
     def start(self) -> None:
         command = [sys.executable, "app.py", "--port", str(self.port), "--data-dir", str(self.folder)]
-        command += ["--compare-every", "1", "--compare-with-previous", "0", "--chat-threads", "1", *LENIENT]
+        command += [
+            "--compare-every",
+            "1",
+            "--compare-with-previous",
+            "0",
+            "--chat-threads",
+            "1",
+            "--training-niceness",
+            "0",
+            *LENIENT,
+        ]
         with (self.folder.parent / "app.log").open("a") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 180
@@ -129,7 +139,7 @@ def test_votes_in_the_browser_change_the_model_that_answers_in_the_browser(visit
     tab.click(".side .new")
     say(tab, "Are you still there while you learn?")
     vote(tab, "0")
-    tab.wait_for_selector("#served-version >> text=v0001", timeout=300_000)
+    tab.wait_for_selector("#served-version >> text=v0001", timeout=600_000)
     health = app.health()
     assert health["version"] == "v0001"
     manifest = json.loads((app.folder / "adapters" / "v0001" / "manifest.json").read_text())
