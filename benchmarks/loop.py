@@ -273,7 +273,7 @@ def main(flags: Sequence[str] | None = None) -> int:
                 rater, comparisons=options.comparisons, seed=seed, prompts=options.prompts, settings=settings
             )
         rounds.append(found)
-        print(table(rounds[-1:]).splitlines()[1 if rounds[1:] else 0], file=sys.stderr)
+        print(table(rounds[-1:]).splitlines()[1], file=sys.stderr)
     print(table(rounds))
     if options.show:
         print(json.dumps(rounds[-1].samples, indent=2, ensure_ascii=False))

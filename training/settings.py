@@ -81,7 +81,7 @@ class TrainingSettings(StorageSettings):
     """Fewest decided comparisons (no ties) before training may begin."""
 
     heldout_share: float = Field(0.2, gt=0.0, lt=0.9)
-    """Share of conversations kept out of training, for the evaluation."""
+    """Share of conversations kept out of training, for the evaluation; more while that would be too few comparisons."""
 
     lora_rank: int = Field(16, ge=1)
     """Rank r of the LoRA matrices on every linear layer."""
