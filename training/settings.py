@@ -142,7 +142,7 @@ class TrainingSettings(StorageSettings):
     min_win_rate: float = Field(0.5, ge=0.0, le=1.0)
     """Gate: least win rate against what is served, after its standard error is taken off."""
 
-    max_fluency_drop: float = Field(1.0, ge=0.0)
+    max_fluency_drop: float = Field(0.5, ge=0.0)
     """Gate: most nats per token by which the base may find the candidate's replies less likely than the
     served ones.
     """
