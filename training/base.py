@@ -134,7 +134,8 @@ def unpack_linears(model: nn.Module, *, dtype: torch.dtype) -> int:
     """Replace every bitsandbytes 4-bit linear layer by a plain one that holds the dequantized weight; count them.
 
     The function computed stays the same, since bitsandbytes multiplies by these very values after unpacking them at
-    every call (258 against 235 tokens a second, one row of mini on one core). Memory grows to that of an unquantized model.
+    every call (258 against 235 tokens a second, one row of mini on one core). Memory grows to that of an unquantized
+    model.
     """
     import bitsandbytes as bnb
 
