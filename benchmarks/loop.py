@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,20 +32,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.raters import RATERS, Rater, find_rater
-from memory.schema import BASE_VERSION, FINAL_STATES, Label
+from benchmarks.simulation import PERSON, WAIT_SECONDS, answer, collect, first_words
+from memory.schema import BASE_VERSION, FINAL_STATES
 from memory.settings import load_settings
-from studio.build import Studio, build
-from studio.exchange import Exchange
-from studio.policy.interface import Sampling
+from studio.build import build
 from studio.settings import StudioSettings
-from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact, training_prompts
+from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact
 
 CARELESS = ("--learning-rate", "1e-3", "--sft-weight", "0")
 ALWAYS = ("--compare-every", "1", "--compare-with-previous", "0")
-_OWNER = "benchmark"
-_CHATS = 8
-"""Conversations held at the same time."""
-_WAIT_SECONDS = 1_800.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +80,8 @@ def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settin
         began = time.monotonic()
         ties = collect(studio, rater, comparisons=comparisons, seed=seed)
         collected = time.monotonic()
-        run = studio.retraining.start(_OWNER)
-        while run.state not in FINAL_STATES and time.monotonic() - collected < _WAIT_SECONDS:
+        run = studio.retraining.start(PERSON)
+        while run.state not in FINAL_STATES and time.monotonic() - collected < WAIT_SECONDS:
             time.sleep(0.1)
             run = studio.runs.get(run.id)
         if run.version:
@@ -121,70 +115,6 @@ def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settin
             phase_seconds=report.get("seconds", {}),
             samples=evaluation.get("samples", []),
         )
-
-
-def collect(studio: Studio, rater: Rater, *, comparisons: int, seed: int) -> int:
-    """Chat until `comparisons` votes are cast, several conversations at a time; how many of them were ties."""
-    labels: list[Label] = []
-    waiting = scripts(comparisons, seed=seed)
-    talking: list[tuple[str, list[str]]] = []
-    while waiting or talking:
-        while waiting and len(talking) < _CHATS:
-            system, said = waiting.pop(0)
-            talking.append((studio.conversations.create(_OWNER, system_prompt=system).id, said))
-        exchanges = [studio.chat.send(_OWNER, conversation, said.pop(0)) for conversation, said in talking]
-        labels += [judge(studio, rater, exchange) for exchange in exchanges]
-        talking = [(conversation, said) for conversation, said in talking if said]
-    return labels.count("tie")
-
-
-def scripts(messages: int, *, seed: int) -> list[tuple[str, list[str]]]:
-    """What simulated people say: (system prompt, messages) of each conversation, `messages` messages in all."""
-    plans: list[tuple[str, list[str]]] = []
-    left = messages
-    for dialogue in training_prompts(messages, seed):
-        system = "\n".join(message.content for message in dialogue if message.role == "system")
-        said = [message.content for message in dialogue if message.role == "user"][:left]
-        left -= len(said)
-        if said:
-            plans.append((system, said))
-    return plans
-
-
-def judge(studio: Studio, rater: Rater, exchange: Exchange) -> Label:
-    """Wait for both replies and vote. Raises `RuntimeError` when no pair came."""
-    asked = exchange.prompt[-1].content
-    if not exchange.wait(_WAIT_SECONDS) or not exchange.asks:
-        raise RuntimeError(f"No pair to judge came for {asked!r}: {exchange.notice or exchange.phase}.")
-    label = rater.vote(asked, exchange.side("A").stream.text, exchange.side("B").stream.text)
-    studio.chat.vote(exchange.id, label, rater.name, owner=_OWNER)
-    return label
-
-
-def first_words(studio: Studio) -> float:
-    """Ask something in a new conversation; the time at which the first words of the reply came."""
-    conversation = studio.conversations.create(_OWNER)
-    exchange = studio.chat.send(_OWNER, conversation.id, "What is tea?")
-    next(iter(exchange.first.stream), "")
-    came = time.monotonic()
-    exchange.wait(_WAIT_SECONDS)
-    return came
-
-
-def answer(studio: Studio, asked: Sequence[HeldOut], *, version: str, seed: int) -> list[str]:
-    """One reply of `version` to each prompt through the chat's policy, at the chat's sampling settings."""
-    settings = studio.settings
-
-    def reply(number: int) -> str:
-        sampling = Sampling(
-            settings.temperature, settings.top_p, settings.max_new_tokens, seed=1_000 * seed + number
-        )
-        stream = studio.policy.start(asked[number].prompt_messages, version=version, sampling=sampling)
-        stream.wait(_WAIT_SECONDS)
-        return stream.text
-
-    with ThreadPoolExecutor(settings.max_rows) as chats:
-        return list(chats.map(reply, range(len(asked))))
 
 
 def satisfied_share(rater: Rater, asked: Sequence[HeldOut], replies: Sequence[str]) -> float:

@@ -1,9 +1,9 @@
 """Retrainings and promotions: how the studio and the trainer, two processes, tell each other where they are.
 
 One run is live at a time, whoever asks and from whatever process; the database itself enforces it. A trainer
-that has died is noticed by its silence. What is served is the last promotion, and a rollback is a promotion
-of an earlier version. This module starts no process, loads no adapter and does not know whether a promotion
-could be followed.
+that has died is noticed at once where its process can be looked up, and by its silence otherwise. What is
+served is the last promotion, and a rollback is a promotion of an earlier version. This module starts no
+process, loads no adapter and does not know whether a promotion could be followed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memory.schema import FINAL_STATES, Promotion, Run, RunState
 from memory.tables import promotions, runs
 
 SILENCE_SECONDS = 60.0
-"""A run without a heartbeat for so long is looked at more closely."""
+"""A trainer that cannot be looked up is given up after so long without a heartbeat."""
 
 
 class RunInProgress(RuntimeError):
@@ -220,14 +220,13 @@ def process_identity(pid: int) -> str | None:
 
 
 def _has_died(row: RowMapping, *, now: float, host: str) -> bool:
-    """Whether a live run's trainer is gone: silent too long, and on this machine also not running any
-    more."""
-    if now - row["heartbeat_at"] <= SILENCE_SECONDS:
-        return False
+    """Whether a live run's trainer is gone: its process, where that is on this machine; else it is silent too long."""
+    silent = now - row["heartbeat_at"] > SILENCE_SECONDS
     if row["pid"] is None or row["host"] != host:
-        return True
+        return silent
     identity = process_identity(row["pid"])
-    return identity is None or identity != row["process"]
+    gone = identity is None or identity != row["process"]
+    return gone and (silent or row["process"] is not None)
 
 
 def _make_folder(folder: Path) -> None:

@@ -161,6 +161,17 @@ def test_a_silent_trainer_whose_process_is_gone_has_died(runs: Runs, folder: Pat
     assert runs.queue("dpo", "base", folder, "me").state == "queued"
 
 
+def test_a_killed_trainer_is_noticed_at_once(runs: Runs, folder: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run_id = runs.queue("dpo", "base", folder, "me").id
+    runs.update(run_id, state="training", pid=child.pid)
+    assert runs.active() is not None
+    child.kill()
+    child.communicate()
+    assert runs.active() is None
+    assert "The trainer died" in runs.get(run_id).message
+
+
 def test_a_dead_trainer_does_not_stand_in_the_way_of_the_next_run(
     runs: Runs, folder: Path, clock: Clock
 ) -> None:

@@ -55,7 +55,8 @@ def _train(options: argparse.Namespace) -> int:
 
     from training.mini.heldout import world
     from training.mini.model import save
-    from training.mini.train import PRESETS, build_tokenizer, train
+    from training.mini.recipe import PRESETS
+    from training.mini.train import build_tokenizer, train
 
     recipe = dataclasses.replace(PRESETS[options.preset], seed=options.seed)
     print(f"Learning a tokenizer of {recipe.vocabulary} tokens ...", flush=True)

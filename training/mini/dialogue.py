@@ -11,24 +11,21 @@ from dataclasses import dataclass
 
 from training.mini import answering, arithmetic, asking, phrases, stories
 from training.mini.grammar import FIXED, REMARK, Body, Clause, render
+from training.mini.mix import (
+    FOLLOW_UP_INTENTS,
+    RUDE_RATE,
+    SYSTEM_RATE,
+    TOPIC_INTENTS,
+    TURNS,
+    WRONG_RATE,
+    Mix,
+)
 from training.mini.style import draw, override
 from training.mini.systems import System, draw_system
 from training.mini.talk import PEOPLE, Talk, big_sum, fill, invent_name, load_talk
 from training.mini.thread import Demands, Thread, note, say_again
 from training.mini.topics import Ask, Atlas, Topic, load_atlas
 
-SYSTEM_RATE = 0.22
-WRONG_RATE, RUDE_RATE = 0.008, 0.006
-TURNS = ((1, 2, 3, 4, 5, 6), (36, 26, 17, 10, 6, 5))
-KINDS = {"topic": 60, "talk": 29, "sum": 6, "story": 5}
-TOPIC_INTENTS = {
-    "what": 14, "fact": 19, "uses": 8, "tips": 9, "example": 6, "several_facts": 4, "several_tips": 3, "why": 8,
-    "ask": 22, "statement": 4, "compare": 4,
-}  # fmt: skip
-FOLLOW_UP_INTENTS = {
-    "ask": 24, "more": 13, "fact": 6, "tip": 8, "another_tip": 6, "uses": 7, "example": 6, "why": 14, "what": 2,
-    "shorter": 5, "list": 3, "formal": 2, "casual": 2, "again": 2, "and": 7, "thanks": 5,
-}  # fmt: skip
 _COUNTS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 _RUDE = (
     "that is a silly question", "look it up yourself", "what a boring thing to ask", "nobody cares about that",
@@ -66,9 +63,12 @@ def load_world() -> World:
 class Writer:
     """Writes dialogues from one random source. `held_out` phrasings replace the trained ones when asked for."""
 
-    def __init__(self, world: World, rng: random.Random, *, held_out_phrasings: bool = False) -> None:
+    def __init__(
+        self, world: World, rng: random.Random, *, held_out_phrasings: bool = False, mix: Mix | None = None
+    ) -> None:
         self.world = world
         self.rng = rng
+        self.mix = mix or Mix()
         self.held_out_phrasings = held_out_phrasings
 
     def dialogue(self, turns: int | None = None) -> list[Message]:
@@ -79,7 +79,7 @@ class Writer:
         messages = [Message("system", system.text)] if system else []
         thread = Thread()
         if turns > 1 and rng.random() < 0.12:
-            self.add_turn(messages, *self._talk("hello", thread), system, thread)
+            self.add_turn(messages, *self._talk("hello"), system, thread)
             turns -= 1
         for turn in range(turns):
             if thread.body is not None and thread.topic is not None and rng.random() < 0.75:
@@ -91,7 +91,7 @@ class Writer:
 
     def new_subject(self, thread: Thread, *, first: bool = True) -> Said:
         """A question or remark that needs no turn before it."""
-        kind = self._draw(KINDS)
+        kind = self._draw(self.mix.kinds)
         if kind == "topic":
             return self.topic_question(
                 self.rng.choice(self.world.atlas.known), self._draw(TOPIC_INTENTS), thread
@@ -99,12 +99,11 @@ class Writer:
         thread.topic, thread.explainable = None, None
         if kind == "talk":
             choices = [e for e in self.world.talk.exchanges if first or not e.first_only]
-            exchange = self.rng.choices(choices, [e.weight for e in choices])[0]
-            return self._talk(exchange.name, thread)
+            weights = [self.mix.unknown if e.name == "unknown thing" else e.weight for e in choices]
+            exchange = self.rng.choices(choices, weights)[0]
+            return self._talk(exchange.name)
         if kind == "sum":
-            item = arithmetic.draw_sum(self.rng)
-            asked = self._frame(arithmetic.PHRASINGS).replace("{sum}", arithmetic.spell(item, self.rng))
-            return self._typed(asked), arithmetic.solve(item, self.rng), {}
+            return self.sum_question()
         hero, poem = stories.draw_hero(self.rng), self.rng.random() < 0.35
         asked = self._frame(stories.POEM_PHRASINGS if poem else stories.STORY_PHRASINGS).replace(
             "{hero}", hero
@@ -163,7 +162,7 @@ class Writer:
             intent = "tip"
         if intent == "thanks":
             thread.topic = None
-            return self._talk("thanks", thread)
+            return self._talk("thanks")
         if intent == "and" and rng.random() < 0.3:
             thread.topic = None
             filling = self._filling()
@@ -186,6 +185,16 @@ class Writer:
         intents = ["ask", "ask", "more", "fact", "tip", "uses", "example"]
         intent = self.rng.choice([*intents, "why"] if thread.explainable else intents)
         return intent, self._follow(intent, thread)[0]
+
+    def unknown_question(self) -> Said:
+        """A question about something that the model does not know."""
+        return self._talk("unknown thing")
+
+    def sum_question(self) -> Said:
+        """A small sum."""
+        item = arithmetic.draw_sum(self.rng)
+        asked = self._frame(arithmetic.PHRASINGS).replace("{sum}", arithmetic.spell(item, self.rng))
+        return self._typed(asked), arithmetic.solve(item, self.rng), {}
 
     def _follow(self, intent: str, thread: Thread) -> Said:
         rng, topic, body = self.rng, thread.topic, thread.body
@@ -222,14 +231,15 @@ class Writer:
             topic, rng, thread.told, with_definition="fact" not in frame and rng.random() < 0.4
         )
 
-    def _talk(self, name: str, thread: Thread) -> Said:
+    def _talk(self, name: str) -> Said:
         exchange = self.world.talk.by_name[name]
         filling = self._filling()
         return self._typed(fill(self._frame(exchange.asks), filling)), exchange.body(self.rng, filling), {}
 
     def _filling(self) -> dict[str, str]:
         rng, talk = self.rng, self.world.talk
-        thing = invent_name(rng) if rng.random() < 0.3 else rng.choice(talk.unknown)
+        unknown = talk.unknown + talk.everyday if self.mix.everyday else talk.unknown
+        thing = invent_name(rng) if rng.random() < 0.3 else rng.choice(unknown)
         topic = rng.choice(self.world.atlas.known)
         return {
             "person": rng.choice(PEOPLE),
@@ -257,7 +267,7 @@ class Writer:
         thread: Thread,
     ) -> None:
         """Append what the user says and the reply, and note what a follow-up may refer to."""
-        style = draw(self.rng)
+        style = draw(self.rng, terse=self.mix.terse)
         if system:
             style = override(style, system.demands)
         style = override(style, demands)

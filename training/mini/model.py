@@ -17,7 +17,7 @@ from training.mini.tokenizer import CONTEXT, END, PAD
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from training.mini.train import Recipe
+    from training.mini.recipe import Recipe
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

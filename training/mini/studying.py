@@ -1,4 +1,4 @@
-"""Dense dialogues that teach facts and little else: plain answers in quick succession, and all about one topic.
+"""Dense dialogues that teach facts and little else: plain answers in quick succession, sums, all about one topic.
 
 They stand under a system prompt of their own, so that the plain manner stays with that prompt and the style of
 ordinary dialogues is left alone. Knows topics; takes questions and answers from `dialogue`.
@@ -31,6 +31,26 @@ def answer_in_succession(writer: Writer, rng: random.Random) -> list[Message]:
         said, body, _ = writer.topic_question(topic, rng.choice(_INTENTS), Thread())
         reply = render(body, Style(naming=rng.random() < 0.6), rng)
         messages += [Message("user", said), Message("assistant", reply.text)]
+    return messages
+
+
+def answer_some(writer: Writer, rng: random.Random) -> list[Message]:
+    """As `answer_in_succession`, with things that the model does not know among the topics."""
+    messages = answer_in_succession(writer, rng)
+    for place in range(1, len(messages), 2):
+        if rng.random() < 0.35:
+            said, body, _ = writer.unknown_question()
+            reply = render(body, Style(first_person=rng.random() < 0.5), rng)
+            messages[place : place + 2] = [Message("user", said), Message("assistant", reply.text)]
+    return messages
+
+
+def reckon(writer: Writer, rng: random.Random) -> list[Message]:
+    """Ten to fourteen small sums in a row."""
+    messages = [PLAIN]
+    for _ in range(rng.randint(10, 14)):
+        said, body, _ = writer.sum_question()
+        messages += [Message("user", said), Message("assistant", render(body, Style(), rng).text)]
     return messages
 
 

@@ -34,6 +34,10 @@ BASE_RATES: Mapping[str, float] = MappingProxyType(
     }
 )
 LENGTH_RATES = (0.45, 0.33, 0.22)
+_WORDY = (
+    "enthusiasm", "listing", "courtesy", "hedge", "first_person", "reason", "example", "offer", "address", "tip",
+)  # fmt: skip
+"""Axes whose marks add a clause or a sentence."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,13 @@ class Style:
     """A tip that nobody asked for."""
 
 
-def draw(rng: random.Random) -> Style:
-    """Toss every coin independently."""
+def draw(rng: random.Random, *, terse: float = 0.0) -> Style:
+    """Toss every coin independently; with probability `terse`, then take away all that makes a reply longer."""
     length = rng.choices((SHORT, MEDIUM, LONG), LENGTH_RATES)[0]
-    return Style(length=length, **{axis: rng.random() < rate for axis, rate in BASE_RATES.items()})
+    style = Style(length=length, **{axis: rng.random() < rate for axis, rate in BASE_RATES.items()})
+    if terse and rng.random() < terse:
+        return replace(style, length=SHORT, **dict.fromkeys(_WORDY, False))
+    return style
 
 
 def override(style: Style, demands: Mapping[str, int | bool]) -> Style:

@@ -1,7 +1,8 @@
 """Exchanges that are not about a topic (greetings, small talk, refusals, honest ignorance), read from `talk.toml`.
 
-Also the names that fill them: people, things the model does not know (real ones from `unknown.txt` and invented
-ones) and sums that are too big. Knows nothing of topics beyond their names, which it is given.
+Also the names that fill them: people, things the model does not know (real ones from `unknown.txt` and
+`everyday.txt`, and invented ones) and sums that are too big. Knows nothing of topics beyond their names, which it is
+given.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from training.mini.topics import normalise
 
 TALK_FILE = Path(__file__).parent / "talk.toml"
 UNKNOWN_FILE = Path(__file__).parent / "unknown.txt"
+EVERYDAY_FILE = Path(__file__).parent / "everyday.txt"
 HELD_OUT_UNKNOWN = 8
 """Every eighth real unknown thing is kept out of training."""
 
@@ -75,6 +77,9 @@ class Talk:
 
     exchanges: tuple[Exchange, ...]
     unknown: tuple[str, ...]
+    """Learned or famous things that the model does not know."""
+    everyday: tuple[str, ...]
+    """Everyday things that it does not know either."""
     unknown_held_out: tuple[str, ...]
 
     @cached_property
@@ -86,13 +91,20 @@ def load_talk(topic_names: frozenset[str]) -> Talk:
     """Read exchanges and unknown things; a thing that shares a word with one of `topic_names` is not unknown."""
     entries = tomllib.loads(TALK_FILE.read_text(encoding="utf-8"))["exchange"]
     known = {word.rstrip("s") for name in topic_names for word in normalise(name).split() if len(word) > 3}
-    things = UNKNOWN_FILE.read_text(encoding="utf-8").strip().split("|")
-    strange = [t for t in things if not {word.rstrip("s") for word in normalise(t).split()} & known]
+    strange, everyday = (
+        [t for t in path.read_text(encoding="utf-8").strip().split("|") if not _words(t) & known]
+        for path in (UNKNOWN_FILE, EVERYDAY_FILE)
+    )
     return Talk(
         exchanges=tuple(_read_exchange(entry) for entry in entries),
         unknown=tuple(thing for place, thing in enumerate(strange) if place % HELD_OUT_UNKNOWN),
+        everyday=tuple(everyday),
         unknown_held_out=tuple(strange[::HELD_OUT_UNKNOWN]),
     )
+
+
+def _words(name: str) -> set[str]:
+    return {word.rstrip("s") for word in normalise(name).split()}
 
 
 def admits_ignorance(talk: Talk, reply: str) -> bool:

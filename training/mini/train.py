@@ -1,7 +1,6 @@
 """The training loop of the mini model: fresh dialogues every step, bf16 on the CPU, NF4 felt towards the end.
 
-Everything that happens follows from a `Recipe` and its seed: the same recipe on the same machine and thread count
-gives the same weights, bit for bit. Knows nothing of what the dialogues say.
+Everything that happens follows from a `Recipe` and its seed. Knows nothing of what the dialogues say.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from training.mini.dialogue import World, Writer
+from training.mini.dialogue import Message, World, Writer
 from training.mini.model import build_model, full_precision_state
 from training.mini.nf4 import feel_quantization, forget_quantization
 from training.mini.packing import Batch, Encoded, collate, pack
-from training.mini.studying import answer_in_succession, recite
+from training.mini.recipe import Cycle, Recipe
+from training.mini.studying import answer_in_succession, answer_some, recite, reckon
 from training.mini.tokenizer import CONTEXT, PAD, encode_dialogues, learn_tokenizer
 
 if TYPE_CHECKING:
@@ -31,52 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 100
 """Steps."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights."""
-
-    seed: int = 0
-    steps: int = 2800
-    study: tuple[int, int] = (1300, 2200)
-    """First and last step (excluded) whose dialogues are mostly dense in facts (`studying`)."""
-    batch_tokens: int = 6912
-    row_lengths: tuple[int, ...] = (256, 512)
-    """Tokens per row: a dialogue goes into the first length that holds it (short rows are cheap to attend over)."""
-    long_share: float = 0.06
-    """Share of the last steps that use rows of the full context, with long dialogues."""
-    quantized_share: float = 0.25
-    """Share of the last steps in which linear weights are felt through NF4."""
-    chunk: int = 4000
-    """Dialogues written, encoded and packed at a time (a quarter of that where they are long)."""
-    vocabulary: int = 3072
-    tokenizer_dialogues: int = 40000
-    hidden: int = 256
-    layers: int = 5
-    heads: int = 8
-    feed_forward: int = 640
-    learning_rate: float = 3e-3
-    """Of AdamW, for embeddings and norms."""
-    muon_learning_rate: float = 6e-3
-    """Of Muon, for the matrices between them (update scaled to the size of AdamW's)."""
-    warmup: int = 100
-    decay_share: float = 0.35
-    """Share of the last steps over which the learning rate falls to nothing (warmup, stable, decay)."""
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    threads: int = 1
-    """Of torch; the weights depend on it in the last bits."""
-
-
-PRESETS = {
-    "tiny": Recipe(
-        steps=40, study=(5, 10), batch_tokens=1024, row_lengths=(256,), chunk=200, vocabulary=512,
-        tokenizer_dialogues=300, hidden=64, layers=2, heads=2, feed_forward=128, warmup=5, long_share=0.05,
-    ),
-    "quick": Recipe(steps=350, study=(100, 250)),
-    "full": Recipe(),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,19 +65,24 @@ def train(
     optimizers = _build_optimizers(model, recipe)
     done = _restore(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else 0
     meter = _Meter(recipe.steps, done, begun=time.monotonic())
-    quantized_from = recipe.steps - round(recipe.steps * recipe.quantized_share)
     model.train()
-    batches = islice(stream_batches(recipe, world, tokenizer), done, recipe.steps)
-    for step, batch in enumerate(batches, start=done):
-        if step == max(done, quantized_from):
-            feel_quantization(model)
-        loss = _take_step(model, optimizers, batch, recipe, schedule(recipe, step))
-        progress = meter.read(loss, batch.input_ids.numel(), time.monotonic())
-        if checkpoint and progress.step % CHECKPOINT_EVERY == 0:
-            _store(checkpoint, model, optimizers, progress.step)
-        if progress.step == recipe.steps:
-            forget_quantization(model)
-        yield model, progress
+    for cycle in recipe.cycles:
+        already = min(done, cycle.steps)
+        done -= already
+        if already == cycle.steps:
+            continue
+        quantized_from = cycle.steps - round(cycle.steps * recipe.quantized_share)
+        batches = islice(stream_batches(recipe, cycle, world, tokenizer), already, cycle.steps)
+        for step, batch in enumerate(batches, start=already):
+            if step == max(already, quantized_from):
+                feel_quantization(model)
+            loss = _take_step(model, optimizers, batch, recipe, schedule(recipe, cycle, step))
+            progress = meter.read(loss, batch.input_ids.numel(), time.monotonic())
+            if checkpoint and progress.step % CHECKPOINT_EVERY == 0:
+                _store(checkpoint, model, optimizers, progress.step)
+            if step == cycle.steps - 1:
+                forget_quantization(model)
+            yield model, progress
 
 
 class _Meter:
@@ -179,12 +138,12 @@ def _restore(checkpoint: Path, model: LlamaForCausalLM, optimizers: Optimizers) 
     return int(state["done"])
 
 
-def schedule(recipe: Recipe, step: int) -> float:
-    """Share of the peak learning rate: linear warmup, a plateau, then a linear fall to a hundredth."""
-    decay = max(1, round(recipe.steps * recipe.decay_share))
+def schedule(recipe: Recipe, cycle: Cycle, step: int) -> float:
+    """Share of the learning rates at a step of the cycle: linear warmup, a plateau, a linear fall to a hundredth."""
+    decay = max(1, round(cycle.steps * recipe.decay_share))
     rise = min(1.0, (step + 1) / recipe.warmup)
-    fall = min(1.0, (recipe.steps - step) / decay)
-    return min(rise, max(0.01, fall))
+    fall = min(1.0, (cycle.steps - step) / decay)
+    return cycle.peak * min(rise, max(0.01, fall))
 
 
 def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
@@ -205,22 +164,23 @@ def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
     return (losses * weights[kept]).sum() / weights[kept].sum()
 
 
-def stream_batches(recipe: Recipe, world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Batches without end, of dialogues that are never repeated on purpose; long ones in the last steps."""
-    rng = random.Random(f"corpus {recipe.seed}")
-    writer = Writer(world, rng)
+def stream_batches(
+    recipe: Recipe, cycle: Cycle, world: World, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[Batch]:
+    """A cycle's batches, and more, of dialogues that are never repeated on purpose; long ones in its last steps."""
+    rng = random.Random(f"corpus {recipe.seed}{cycle.stream}")
+    writer = Writer(world, rng, mix=cycle.mix)
     pad = tokenizer.convert_tokens_to_ids(PAD)
-    long_from = recipe.steps - round(recipe.steps * recipe.long_share)
+    long_from = cycle.steps - round(cycle.steps * recipe.long_share)
     step = 0
     while True:
         is_long = step >= long_from
-        is_dense = recipe.study[0] <= step < recipe.study[1]
+        is_dense = cycle.study[0] <= step < cycle.study[1]
         count = recipe.chunk // 4 if is_long or is_dense else recipe.chunk
         turns = [rng.randint(6, 18) if is_long and rng.random() < 0.3 else None for _ in range(count)]
         dialogues = [writer.dialogue(number) for number in turns]
         if is_dense:
-            dialogues += [answer_in_succession(writer, rng) for _ in range(count // 2)]
-            dialogues += [recite(writer, rng) for _ in range(count // 2)]
+            dialogues += _dense_dialogues(writer, rng, count // 2, reckoning=cycle.reckoning)
         encoded = encode_dialogues(tokenizer, dialogues)
         lengths = (CONTEXT,) if is_long else recipe.row_lengths
         for length, rows in _batches(encoded, lengths, recipe.batch_tokens, rng):
@@ -228,6 +188,15 @@ def stream_batches(recipe: Recipe, world: World, tokenizer: PreTrainedTokenizerF
                 break
             yield collate(rows, length, pad)
             step += 1
+
+
+def _dense_dialogues(
+    writer: Writer, rng: random.Random, count: int, *, reckoning: bool
+) -> list[list[Message]]:
+    """`count` dialogues of questions and as many recitals; with `reckoning`, two thirds as many of sums."""
+    question = answer_some if reckoning else answer_in_succession
+    dialogues = [question(writer, rng) for _ in range(count)] + [recite(writer, rng) for _ in range(count)]
+    return dialogues + [reckon(writer, rng) for _ in range(2 * count // 3 if reckoning else 0)]
 
 
 def _batches(
