@@ -22,14 +22,14 @@ SAMPLES = 4
 CHECKS: Mapping[str, tuple[str, str, bool]] = {
     "heldout_pairs": ("Comparisons kept aside", "Judgements that the candidate was never trained on.", False),
     "heldout_prompts": ("Prompts kept aside", "Different prompts that every version answered.", False),
-    "judge_accuracy": (
-        "The judge agrees with people",
-        "Share of kept-aside comparisons that the judge decides as people did.",
+    "taste": (
+        "There is a taste to learn",
+        "Share of comparisons, left out in turn, that a judge foretells: the lower end of its 95 % interval.",
         True,
     ),
     "preference_accuracy": (
         "It prefers what people prefer",
-        "Share of kept-aside comparisons that the candidate orders as people did.",
+        "Share of kept-aside comparisons that it orders as people did: the upper end of its 95 % interval.",
         True,
     ),
     "win_rate": ("Better than what is served", "Win rate of its replies, less the standard error.", True),

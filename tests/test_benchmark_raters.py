@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from benchmarks.loop import mean_and_error, normalised_gain, scripts
+from benchmarks.loop import mean_and_error, normalised_gain
 from benchmarks.raters import RATERS, Rater, find_rater
+from benchmarks.simulation import scripts
 from training.mini.heldout import training_prompts
 
 LIKED = {

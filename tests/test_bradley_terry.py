@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from memory.schema import Message
 from training.bradley_terry import fit_judge
-from training.judge import agreement
+from training.judge import agreement, wilson
 from training.views import PreferenceRow
 
 WORDS = (
@@ -150,3 +151,26 @@ def test_swapping_the_sides_swaps_the_probability():
 def test_without_pairs_there_is_no_judge():
     with pytest.raises(ValueError, match="Collect comparisons first"):
         fit_judge([], no_features)
+
+
+def test_pairs_left_out_in_turn_are_foretold_where_there_is_a_taste():
+    judge = fit_judge(rows(TASTES["question"], count=40, seed=1), no_features)
+    assert len(judge.left_out) == 40
+    assert sum(judge.left_out) >= 36
+
+
+def test_votes_of_a_coin_seldom_look_like_a_taste():
+    """Wilson's lower end lies above one half for a coin in one case of forty; a little more is left for the choice of
+    the penalty."""
+    coin = random.Random(3)
+
+    def looks_like_one(seed):
+        left_out = fit_judge(rows(lambda reply: coin.random(), count=30, seed=seed), no_features).left_out
+        return wilson(sum(left_out), len(left_out))[0] > 0.5
+
+    assert sum(looks_like_one(seed) for seed in range(60)) <= 5
+
+
+def test_pairs_on_one_prompt_alone_foretell_nothing():
+    same = [replace(row, prompt=prompt()) for row in rows(TASTES["question"], count=20, seed=1)]
+    assert fit_judge(same, no_features).left_out == (False,) * 20

@@ -36,6 +36,9 @@ GOOD = EvaluationReport(
     judge_accuracy=0.85,
     judge_accuracy_low=0.64,
     judge_accuracy_high=0.95,
+    taste_accuracy=0.9,
+    taste_accuracy_low=0.82,
+    taste_accuracy_high=0.95,
     win_rate_served=0.8,
     win_rate_served_error=0.04,
     win_rate_base=0.82,
@@ -69,11 +72,15 @@ def test_a_good_candidate_is_promoted_and_says_why():
     [
         ({"heldout_pairs": 3}, "heldout_pairs", "Too little to examine it by: 3 pairs kept aside, 4 needed."),
         ({"heldout_prompts": 1}, "heldout_prompts", "Too little to examine it by: 1 prompts"),
-        ({"judge_accuracy": 0.4}, "judge_accuracy", "on only 40 % of held-out pairs"),
         (
-            {"preference_accuracy": 0.5},
+            {"taste_accuracy": 0.56, "taste_accuracy_low": 0.46, "taste_accuracy_high": 0.66},
+            "taste",
+            "No clear taste speaks from the ratings: choices left out in turn are foretold in 56 % (46 % to 66 %)",
+        ),
+        (
+            {"preference_accuracy": 0.3, "preference_accuracy_high": 0.5},
             "preference_accuracy",
-            "did not learn what people prefer: it orders 50 %",
+            "did not learn what people prefer: it orders 30 % of 20",
         ),
         (
             {"win_rate_served": 0.52},
@@ -117,8 +124,8 @@ def test_replies_that_are_no_language_are_refused_unless_the_served_ones_are_as_
 @pytest.mark.parametrize(
     ("figure", "name"),
     [
-        ("judge_accuracy", "judge_accuracy"),
-        ("preference_accuracy", "preference_accuracy"),
+        ("taste_accuracy_low", "taste"),
+        ("preference_accuracy_high", "preference_accuracy"),
         ("win_rate_served", "win_rate"),
         ("win_rate_served_error", "win_rate"),
         ("fluency_drop", "fluency_drop"),

@@ -43,10 +43,15 @@ _LEAST_PAIRS = 3
 
 
 class PreferenceJudge:
-    """The fitted judge. Judging a pair both ways round gives probabilities that sum to one."""
+    """The fitted judge. Judging a pair both ways round gives probabilities that sum to one.
 
-    def __init__(self, weights: Tensor, features: _Features) -> None:
+    `left_out` says of each training pair whether a judge that was fitted without it, and without the other pairs on its
+    prompt, orders it as people did.
+    """
+
+    def __init__(self, weights: Tensor, features: _Features, left_out: Sequence[bool]) -> None:
         self._weights, self._features = weights, features
+        self.left_out = tuple(left_out)
 
     def __call__(self, prompt: Prompt, reply_A: str, reply_B: str) -> float:
         score_A, score_B = self.scores([(prompt, reply_A), (prompt, reply_B)])
@@ -58,7 +63,7 @@ class PreferenceJudge:
 
     def seeing_through(self, embed: Embed) -> PreferenceJudge:
         """The same judge that gets the base's features from `embed` from now on."""
-        return PreferenceJudge(self._weights, self._features.taken_from(embed))
+        return PreferenceJudge(self._weights, self._features.taken_from(embed), self.left_out)
 
     @property
     def has_opinion(self) -> bool:
@@ -76,11 +81,13 @@ def fit_judge(rows: Sequence[PreferenceRow], embed: Embed) -> PreferenceJudge:
     differences = chosen - rejected
     hidden = differences.shape[1] - features.seen
     folds = _folds(rows, count=5)
-    losses = _held_out_losses(differences, folds, hidden)
+    margins = _left_out_margins(differences, folds, hidden)
+    losses = {penalty: _loss(margins[penalty]) for penalty in _PENALTIES}
     penalty = min(_PENALTIES, key=lambda candidate: losses[candidate])
     weights = _Fit(differences, hidden).weights(penalty)
     # log 2 is the loss of a coin.
-    return PreferenceJudge(weights if losses[penalty] < math.log(2) else torch.zeros_like(weights), features)
+    weights = weights if losses[penalty] < math.log(2) else torch.zeros_like(weights)
+    return PreferenceJudge(weights, features, _agreed(margins, folds))
 
 
 class _Features:
@@ -127,18 +134,33 @@ def _folds(rows: Sequence[PreferenceRow], *, count: int) -> Tensor:
     return torch.tensor([numbers.setdefault(prompt_key(row.prompt), len(numbers)) % count for row in rows])
 
 
-def _held_out_losses(differences: Tensor, folds: Tensor, hidden: int) -> dict[float, float]:
-    """Cross-validated negative log-likelihood a pair, in nats, by penalty; infinite when there is only one fold."""
-    if len(torch.unique(folds)) < 2:
-        return dict.fromkeys(_PENALTIES, math.inf)
-    losses: dict[float, list[Tensor]] = {penalty: [] for penalty in _PENALTIES}
-    for fold in torch.unique(folds):
+def _left_out_margins(differences: Tensor, folds: Tensor, hidden: int) -> dict[float, Tensor]:
+    """By penalty, the log-odds [pairs] that a judge fitted on the other folds gives each pair's chosen reply.
+
+    Minus infinity when there is only one fold.
+    """
+    margins = {penalty: torch.full((len(folds),), -math.inf, dtype=torch.float64) for penalty in _PENALTIES}
+    for fold in torch.unique(folds) if len(torch.unique(folds)) > 1 else ():
         inside = folds == fold
         fit = _Fit(differences[~inside], hidden)
         for penalty in _PENALTIES:
-            margins = differences[inside] @ fit.weights(penalty)
-            losses[penalty].append(-torch.nn.functional.logsigmoid(margins))
-    return {penalty: float(torch.cat(parts).mean()) for penalty, parts in losses.items()}
+            margins[penalty][inside] = differences[inside] @ fit.weights(penalty)
+    return margins
+
+
+def _agreed(margins: Mapping[float, Tensor], folds: Tensor) -> list[bool]:
+    """Whether each pair is ordered as people did, at the penalty that the other folds prefer."""
+    agreed = torch.zeros(len(folds), dtype=torch.bool)
+    for fold in torch.unique(folds):
+        inside = folds == fold
+        best = min(_PENALTIES, key=lambda penalty: _loss(margins[penalty][~inside]))
+        agreed[inside] = margins[best][inside] > 0
+    return [bool(value) for value in agreed]
+
+
+def _loss(margins: Tensor) -> float:
+    """Mean negative log-likelihood a pair, in nats."""
+    return float(-torch.nn.functional.logsigmoid(margins).mean())
 
 
 class _Fit:

@@ -94,6 +94,7 @@ def evaluate(
     kl_base = examiner.divergence(new, of=candidate, to=ground)
     kl_served = kl_base if served.adapter is None else examiner.divergence(new, of=candidate, to=served)
     ordered = examiner.ordered(view.heldout, candidate=candidate, reference=reference)
+    agreed = examiner.agreement(judge, view.heldout)
     on_progress(0.9, "Putting it together")
     return EvaluationReport(
         served_version=served.name,
@@ -101,7 +102,8 @@ def evaluate(
         heldout_pairs=len(ordered),
         heldout_prompts=len(set(questions)),
         **_share("preference_accuracy", ordered),
-        **_share("judge_accuracy", examiner.agreement(judge, view.heldout)),
+        **_share("judge_accuracy", agreed),
+        **_share("taste_accuracy", [*agreed, *judge.left_out] if judge else []),
         **_win("win_rate_served", examiner.contest(judge, new, old)),
         **_win("win_rate_base", examiner.contest(judge, new, plain)),
         kl_base=kl_base,

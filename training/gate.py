@@ -63,8 +63,15 @@ def decide(report: EvaluationReport, settings: TrainingSettings) -> Verdict:
 
 
 def _evidence(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
-    """Enough held-out pairs and prompts, and a judge that is no worse than a coin."""
+    """Enough held-out pairs and prompts, and ratings in which a judge finds more than a coin would.
+
+    The judge must foretell pairs that it was not fitted on better than chance at the lower end of the 95 % interval. So
+    ratings without any taste in them pass in one case of forty, and the win rates that the same judge gives are those
+    of a judge who has shown what he can.
+    """
     least = settings.min_heldout_pairs
+    low, high = _percent(report.taste_accuracy_low), _percent(report.taste_accuracy_high)
+    taste = f"{_percent(report.taste_accuracy)} ({low} to {high})"
     return (
         _check(
             "heldout_pairs",
@@ -81,29 +88,34 @@ def _evidence(report: EvaluationReport, settings: TrainingSettings) -> tuple[Che
             bad=f"Too little to examine it by: {report.heldout_prompts} prompts kept aside, {least} needed.",
         ),
         _check(
-            "judge_accuracy",
-            report.judge_accuracy,
+            "taste",
+            report.taste_accuracy_low,
             0.5,
-            good=f"The judge agrees with people on {_percent(report.judge_accuracy)} of held-out choices.",
-            bad=f"The judge agrees with people on only {_percent(report.judge_accuracy)} of held-out pairs, "
-            "so its win rates mean nothing. The ratings may contradict each other, or more are needed.",
+            good=f"There is a taste to learn: choices left out in turn are foretold in {taste}.",
+            bad=f"No clear taste speaks from the ratings: choices left out in turn are foretold in {taste}, which "
+            "a coin may reach too. They may contradict each other, or more are needed.",
         ),
     )
 
 
 def _liking(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
-    """Does it do what people asked for?"""
+    """Does it do what people asked for?
+
+    The accuracy is judged by the upper end of its interval: half of a handful of pairs can be ordered wrongly by
+    chance, and that alone does not speak against a candidate. The win rate, over many more replies, is judged by its
+    lower end.
+    """
     accuracy, win, error = report.preference_accuracy, report.win_rate_served, report.win_rate_served_error
     sure = None if win is None or error is None else win - error
     spread = f"{_percent(win)} (give or take {_percent(error)})"
     return (
         _check(
             "preference_accuracy",
-            accuracy,
+            report.preference_accuracy_high,
             settings.min_preference_accuracy,
-            good=f"It orders {_percent(accuracy)} of held-out choices as people did.",
-            bad=f"It did not learn what people prefer: it orders {_percent(accuracy)} of held-out choices as "
-            f"they did, at least {_percent(settings.min_preference_accuracy)} is asked.",
+            good=f"It orders {_percent(accuracy)} of {report.heldout_pairs} held-out choices as people did.",
+            bad=f"It did not learn what people prefer: it orders {_percent(accuracy)} of {report.heldout_pairs} "
+            f"held-out choices as they did, at least {_percent(settings.min_preference_accuracy)} is asked.",
         ),
         _check(
             "win_rate",

@@ -82,6 +82,11 @@ class EvaluationReport:
     )
     judge_accuracy_low: float | None = field(metadata=_means("Lower end of its 95 % interval."))
     judge_accuracy_high: float | None = field(metadata=_means("Upper end of its 95 % interval."))
+    taste_accuracy: float | None = field(
+        metadata=_means("Share of all pairs that a judge who was not fitted on them orders as people did.")
+    )
+    taste_accuracy_low: float | None = field(metadata=_means("Lower end of its 95 % interval."))
+    taste_accuracy_high: float | None = field(metadata=_means("Upper end of its 95 % interval."))
     win_rate_served: float | None = field(
         metadata=_means("How often the judge prefers the candidate's reply to the served version's.")
     )
