@@ -38,6 +38,11 @@ CHECKS: Mapping[str, tuple[str, str, bool]] = {
         "By how much less natural the base model finds its replies, in nats a token.",
         False,
     ),
+    "on_topic": (
+        "Still speaks of what was asked",
+        "Share of its replies whose rarer words resemble the served replies to the same prompt most.",
+        True,
+    ),
     "kl_base": ("Still close to the base", "KL divergence from the base model, in nats a reply.", False),
     "repetition": ("Does not repeat itself", "Share of three-word sequences that a reply says again.", True),
     "degenerate": (

@@ -72,6 +72,8 @@ def a_report(served: str = "base", *, kl: float = 14.2, win: float = 0.71) -> Ev
         kl_base=kl,
         kl_served=kl,
         fluency_drop=0.1,
+        on_topic=0.9,
+        on_topic_served=0.95,
         candidate=figures(37.0),
         served=figures(27.0),
         base=figures(24.0),

@@ -46,11 +46,17 @@ GOOD = EvaluationReport(
     kl_base=8.0,
     kl_served=6.0,
     fluency_drop=0.1,
+    on_topic=0.9,
+    on_topic_served=0.95,
     candidate=REPLIES,
     served=REPLIES,
     base=REPLIES,
     samples=(SampleReply("Why?", "Because. And you?", "Because.", "Because!", 0.9),),
 )
+
+
+def replace_settings(**changes):
+    return SETTINGS.model_copy(update=changes)
 
 
 def failed(report, settings=SETTINGS):
@@ -93,6 +99,11 @@ def test_a_good_candidate_is_promoted_and_says_why():
             "fluency_drop",
             "less fluent: the base finds them 3.00 nats a token less likely",
         ),
+        (
+            {"on_topic": 0.6, "on_topic_served": 0.95},
+            "on_topic",
+            "Only 60 % of its replies speak of what was asked, where 95 % of the served ones do",
+        ),
         ({"kl_base": 500.0}, "kl_base", "drifted too far from the base: 500.00 nats a reply"),
     ],
 )
@@ -129,6 +140,7 @@ def test_replies_that_are_no_language_are_refused_unless_the_served_ones_are_as_
         ("win_rate_served", "win_rate"),
         ("win_rate_served_error", "win_rate"),
         ("fluency_drop", "fluency_drop"),
+        ("on_topic", "on_topic"),
         ("kl_base", "kl_base"),
     ],
 )
@@ -137,6 +149,13 @@ def test_what_was_not_measured_does_not_pass(figure, name, nothing):
     assert failed(report) == [name]
     assert "could not be measured" in decide(report, SETTINGS).summary
     assert json.dumps(decide(report, SETTINGS).to_dict(), allow_nan=False)
+
+
+def test_the_topic_is_asked_of_a_candidate_as_far_as_the_served_version_keeps_to_it():
+    small_talk = replace(GOOD, on_topic=0.45, on_topic_served=0.5)
+    assert failed(small_talk) == []
+    assert failed(replace(small_talk, on_topic_served=None)) == ["on_topic"]
+    assert failed(small_talk, replace_settings(min_on_topic=0.95)) == ["on_topic"]
 
 
 @pytest.mark.parametrize("figure", ["repetition", "degenerate", "identical"])

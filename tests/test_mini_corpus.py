@@ -22,6 +22,7 @@ from training.mini.contractions import contract, expand
 from training.mini.dialogue import Message, Writer
 from training.mini.grammar import FIXED, Body, Clause, Subject, render
 from training.mini.heldout import follow_up_prompts, world
+from training.mini.mix import Mix
 from training.mini.stories import PLOTS, POEM_PHRASINGS, STORY_PHRASINGS, tell_story
 from training.mini.studying import PLAIN, answer_in_succession, recite
 from training.mini.style import BASE_RATES, LENGTH_RATES, LONG, SHORT, Style, draw, measure
@@ -128,6 +129,33 @@ def test_most_replies_are_short(replies):
     words = sorted(len(text.split()) for _, text in replies)
     assert words[len(words) // 2] <= 45
     assert words[int(len(words) * 0.97)] <= 95
+
+
+def test_terse_replies_say_one_thing_and_nothing_around_it():
+    rng = random.Random(8)
+    styles = [draw(rng, terse=0.3) for _ in range(4000)]
+    plain = [
+        style
+        for style in styles
+        if style.length == SHORT and not (style.courtesy or style.offer or style.tip or style.example)
+    ]
+    assert 0.36 < len(plain) / len(styles) < 0.44, "three tenths, and those that chance made so"
+    writer = Writer(world(), random.Random(8), mix=Mix(terse=1.0))
+    said = [m.content for _ in range(300) for m in writer.dialogue() if m.role == "assistant"]
+    short = [text for text in said if len(text.split()) < 18]
+    assert len(short) > 0.7 * len(said)
+
+
+def test_a_mix_shifts_what_is_asked():
+    def share_of_sums(mix):
+        writer = Writer(world(), random.Random(4), mix=mix)
+        return (
+            sum(writer.new_subject(Thread())[1].example == "one plus one, which is two" for _ in range(600))
+            / 600
+        )
+
+    assert share_of_sums(Mix()) < 0.1
+    assert share_of_sums(Mix(sum=100)) > 0.4
 
 
 def test_every_axis_is_shown_when_drawn_and_absent_when_not(replies):

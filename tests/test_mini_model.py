@@ -16,10 +16,14 @@ from training.mini.heldout import world
 from training.mini.model import build_model, save
 from training.mini.nf4 import feel_quantization, forget_quantization, quantize_and_back
 from training.mini.packing import OTHER_WEIGHT, collate, pack
+from training.mini.recipe import PRESETS, Cycle
 from training.mini.tokenizer import CONTEXT, END, PAD, START, encode_dialogues, encode_text, load_tokenizer
-from training.mini.train import PRESETS, build_tokenizer, schedule, train, weighted_loss
+from training.mini.train import build_tokenizer, schedule, train, weighted_loss
 
-TINY = dataclasses.replace(PRESETS["tiny"], steps=12)
+TINY = dataclasses.replace(
+    PRESETS["tiny"],
+    cycles=(Cycle(8, study=(2, 4)), Cycle(4, peak=0.5, study=(0, 2), reckoning=True, stream=" again")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +193,15 @@ def iter_batches(tokenizer):
     yield collate(rows, 512, 0)
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tokenizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [7, 11], ids=["in the first cycle", "in the second"])
+def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(
+    tokenizer, tmp_path, monkeypatch, stop
+):
     monkeypatch.setattr("training.mini.train.CHECKPOINT_EVERY", 5)
     straight, _ = run(tokenizer)
     checkpoint = tmp_path / "state.pt"
     for _, progress in train(TINY, world(), tokenizer, checkpoint=checkpoint):
-        if progress.step == 7:
+        if progress.step == stop:
             break
     *_, (resumed, _) = train(TINY, world(), tokenizer, checkpoint=checkpoint)
     for (name, one), other in zip(straight.named_parameters(), resumed.parameters(), strict=True):
@@ -202,12 +209,12 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tokenizer
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    recipe = dataclasses.replace(TINY, steps=100, warmup=10, decay_share=0.4)
-    rates = [schedule(recipe, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert set(rates[10:60]) == {1.0}
-    assert rates[80] == pytest.approx(0.5)
-    assert rates[99] == pytest.approx(0.025)
+    recipe, cycle = dataclasses.replace(TINY, warmup=10, decay_share=0.4), Cycle(100, peak=0.5)
+    rates = [schedule(recipe, cycle, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05)
+    assert set(rates[10:60]) == {0.5}
+    assert rates[80] == pytest.approx(0.25)
+    assert rates[99] == pytest.approx(0.0125)
 
 
 def test_a_saved_model_loads_again_from_its_folder(tokenizer, tmp_path):

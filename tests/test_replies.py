@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from training.replies import distinct_share, identical_share, is_garbled, repeated_share, reply_figures
+from training.replies import (
+    distinct_share,
+    identical_share,
+    is_garbled,
+    on_topic_share,
+    repeated_share,
+    reply_figures,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +64,27 @@ def test_figures_name_each_kind_of_degenerate_reply():
 def test_without_replies_nothing_is_claimed():
     figures = reply_figures([], questions=[], tokens=[], ended=[], fluency=[])
     assert (figures.replies, figures.degenerate, figures.fluency) == (0, None, None)
+
+
+QUESTIONS = ("tea", "snow", "tea", "sharks")
+SERVED = (
+    "Tea is a drink made from leaves. Would you like more?",
+    "Snow is frozen water that falls from clouds. Would you like more?",
+    "Of course. Tea tastes bitter when it stands too long.",
+    "Sharks are fish with rough skin. Would you like more?",
+)
+
+
+def test_replies_keep_to_the_topic_by_the_words_that_only_its_replies_have():
+    short = ("Bitter leaves.", "It is frozen!", "A drink?", "Fish with skin.")
+    assert on_topic_share(short, SERVED, questions=QUESTIONS) == 1.0
+    assert on_topic_share(short[::-1], SERVED, questions=QUESTIONS) == 0.0
+
+
+@pytest.mark.parametrize("hollow", ["", "..", "Would you like more?", "Wonderful!"])
+def test_a_reply_that_suits_every_question_keeps_to_none(hollow):
+    assert on_topic_share((hollow,) * 4, SERVED, questions=QUESTIONS) == 0.0
+
+
+def test_without_a_reply_there_is_no_share_on_topic():
+    assert on_topic_share((), (), questions=()) is None

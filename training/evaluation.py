@@ -1,10 +1,10 @@
 """Examines a candidate on conversations that it was not trained on, beside what is served and beside the
 base.
 
-Three questions: does it order held-out pairs as people did, would its replies be preferred, and are they
-still language? Everybody answers the same held-out prompts with the chat's own sampling and the same seeds,
-in one process with the base that is loaded already. It decides nothing (that is the gate's), writes nothing,
-and sees no training pair; the judge is handed to it.
+Four questions: does it order held-out pairs as people did, would its replies be preferred, are they still
+language, and do they still speak of what was asked? Everybody answers the same held-out prompts with the
+chat's own sampling and the same seeds, in one process with the base that is loaded already. It decides
+nothing (that is the gate's), writes nothing, and sees no training pair; the judge is handed to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +25,7 @@ from training.generation import Decoding, kl_per_reply, reply_states, sample, sp
 from training.judge import Contest, Estimate, Judge, agreement, wilson, win_rate
 from training.pairs import encode_completion, encode_pairs
 from training.prompt import encode_prompt, end_of_turn_ids
-from training.replies import reply_figures
+from training.replies import on_topic_share, reply_figures
 from training.report import EvaluationReport, ReplyFigures, SampleReply
 from training.settings import TrainingSettings
 from training.views import PreferenceRow, PreferenceView
@@ -88,6 +88,8 @@ def evaluate(
     on_progress(0.6, "Asking the base model the same")
     ground = Version(BASE_VERSION, None)
     plain = old if served.adapter is None else examiner.answer(ground)
+    on_progress(0.7, f"Asking {served.name} once more")
+    again = examiner.answer(served, seed=settings.seed + 1).texts
     on_progress(0.75, "Comparing the replies")
     if judge is not None:
         judge = judge.seeing_through(base_features(base, model, each_step=each_step))
@@ -109,6 +111,8 @@ def evaluate(
         kl_base=kl_base,
         kl_served=kl_served,
         fluency_drop=_difference(old.figures.fluency, new.figures.fluency),
+        on_topic=on_topic_share(new.texts, again, questions=examiner.questions),
+        on_topic_served=on_topic_share(old.texts, again, questions=examiner.questions),
         candidate=new.figures,
         served=old.figures,
         base=plain.figures,
@@ -141,7 +145,7 @@ class Examiner:
         settings: TrainingSettings,
         each_step: Callable[[], None],
     ) -> None:
-        self._model, self._tokenizer, self._questions = model, base.tokenizer, tuple(questions)
+        self._model, self._tokenizer, self.questions = model, base.tokenizer, tuple(questions)
         self._context, self._each_step = min(base.context_tokens, settings.context_tokens), each_step
         self._prompts = [list(encode_prompt(base.tokenizer, prompt)) for prompt in questions]
         self._decoding = Decoding(
@@ -153,10 +157,11 @@ class Examiner:
             seed=settings.seed,
         )
 
-    def answer(self, version: Version) -> Answers:
-        """Sample a reply of `version` to every question, and look at them."""
+    def answer(self, version: Version, *, seed: int | None = None) -> Answers:
+        """Sample a reply of `version` to every question (with the settings' seed, or `seed`), and look at them."""
+        decoding = self._decoding if seed is None else replace(self._decoding, seed=seed)
         with speaking_as(self._model, version.adapter):
-            ids = sample(self._model, self._prompts, decoding=self._decoding, each_step=self._each_step)
+            ids = sample(self._model, self._prompts, decoding=decoding, each_step=self._each_step)
         with speaking_as(self._model, None):
             scores = token_logprobs(self._model, self._prompts, ids, pad=self._decoding.pad)
         ended = [reply[-1] in self._decoding.ends for reply in ids]
@@ -166,7 +171,7 @@ class Examiner:
         ]
         figures = reply_figures(
             texts,
-            questions=self._questions,
+            questions=self.questions,
             tokens=[len(reply) for reply in ids],
             ended=ended,
             fluency=[float(score.mean()) for score in scores],
@@ -185,8 +190,8 @@ class Examiner:
         if judge is None:
             return Estimate(math.nan, math.nan, 0)
         for answers in (ours, theirs):  # all at once is quicker than one by one as they meet
-            judge.scores(list(zip(self._questions, answers.texts, strict=True)))
-        pairs = zip(self._questions, ours.texts, theirs.texts, strict=True)
+            judge.scores(list(zip(self.questions, answers.texts, strict=True)))
+        pairs = zip(self.questions, ours.texts, theirs.texts, strict=True)
         return win_rate(judge, [Contest(*pair) for pair in pairs])
 
     def divergence(self, answers: Answers, *, of: Version, to: Version) -> float | None:

@@ -131,7 +131,7 @@ def _liking(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check
 def _language(report: EvaluationReport, settings: TrainingSettings) -> tuple[Check, ...]:
     """Is what it says still language, and still the model that was asked to change a little?"""
     candidate, served = report.candidate, report.served
-    drop, kl = report.fluency_drop, report.kl_base
+    drop, kl, topic = report.fluency_drop, report.kl_base, report.on_topic_served
     return (
         _check(
             "fluency_drop",
@@ -141,6 +141,15 @@ def _language(report: EvaluationReport, settings: TrainingSettings) -> tuple[Che
             good="Replies are as fluent as they were.",
             bad=f"Replies became less fluent: the base finds them {_number(drop)} nats a token less likely "
             f"than the served ones, at most {settings.max_fluency_drop:g} is allowed.",
+        ),
+        _check(
+            "on_topic",
+            report.on_topic,
+            settings.min_on_topic * (1.0 if topic is None else topic),
+            good=f"{_percent(report.on_topic)} of its replies speak of what was asked; {_percent(topic)} of the "
+            "served ones do.",
+            bad=f"Only {_percent(report.on_topic)} of its replies speak of what was asked, where {_percent(topic)} of "
+            f"the served ones do; at least {_percent(settings.min_on_topic)} of that is asked.",
         ),
         _check(
             "kl_base",

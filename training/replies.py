@@ -6,6 +6,7 @@ figures mean the same in any language that separates its words.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -77,10 +78,44 @@ def distinct_share(texts: Sequence[str], *, n: int) -> float:
     return len(counts) / counts.total() if counts else 0.0
 
 
+def on_topic_share(
+    texts: Sequence[str], references: Sequence[str], *, questions: Sequence[Hashable]
+) -> float | None:
+    """Share of `texts` that by their rarer words resemble the references to their own question most of all.
+
+    `texts` and `references` both answer `questions`, in that order. Words are weighted by their inverse document
+    frequency among the references, those to one question being one document (cosine of TF-IDF vectors with binary
+    counts: Salton and Buckley 1988). So words that occur whatever was asked, such as those of a style, count little. A
+    tie with another question's references is no resemblance; None without a text.
+    """
+    documents: dict[Hashable, set[str]] = defaultdict(set)
+    for reference, question in zip(references, questions, strict=True):
+        documents[question] |= _words(reference)
+    counts = Counter(word for document in documents.values() for word in document)
+    weight = {word: math.log((1 + len(documents)) / (1 + count)) ** 2 for word, count in counts.items()}
+    sizes = {
+        question: math.sqrt(sum(weight[word] for word in document)) or 1.0
+        for question, document in documents.items()
+    }
+
+    def resemblance(text: str, question: Hashable) -> float:
+        return sum(weight[word] for word in _words(text) & documents[question]) / sizes[question]
+
+    def is_on_topic(text: str, asked: Hashable) -> bool:
+        others = (resemblance(text, question) for question in documents if question != asked)
+        return resemblance(text, asked) > max(others, default=0.0)
+
+    return fmean(map(is_on_topic, texts, questions)) if texts else None
+
+
 def is_garbled(text: str) -> bool:
     """Whether letters and digits are the smaller part of the text, or its bytes made no character."""
     visible = [character for character in text if not character.isspace()]
     return _REPLACEMENT in text or 2 * sum(character.isalnum() for character in visible) < len(visible)
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(text)}
 
 
 def _grams(text: str, *, n: int) -> list[tuple[str, ...]]:

@@ -106,6 +106,15 @@ class EvaluationReport:
             "How much less natural the base finds the candidate's replies than the served: nats a token."
         )
     )
+    on_topic: float | None = field(
+        metadata=_means(
+            "Share of the candidate's replies that speak of what was asked: in their rarer words they resemble the "
+            "served version's replies to the same prompt more than those to any other."
+        )
+    )
+    on_topic_served: float | None = field(
+        metadata=_means("The same share for replies of the served version itself.")
+    )
     candidate: ReplyFigures = field(metadata=_means("The candidate's replies."))
     served: ReplyFigures = field(metadata=_means("The served version's replies."))
     base: ReplyFigures = field(metadata=_means("The base model's replies."))
