@@ -116,8 +116,10 @@ def test_divergence_is_zero_to_itself_and_that_of_the_definition_otherwise(model
 
 
 def test_reply_states_are_means_over_the_reply_alone(model):
+    long = (PROMPTS[1] + PROMPTS[2])[:12]
     with speaking_as(model, None):
-        states = reply_states(model, PROMPTS[:2], [PROMPTS[1][:4], PROMPTS[0][:1]], pad=PAD)
-        layers = model(torch.tensor([PROMPTS[0] + PROMPTS[1][:4]]), output_hidden_states=True).hidden_states
-    middle, last = (layers[at][0, len(PROMPTS[0]) :].mean(0) for at in (len(layers) // 2, -1))
-    assert torch.allclose(states[0], torch.cat([middle, last]), atol=1e-4)
+        states = reply_states(model, PROMPTS[:2], [long, PROMPTS[0][:1]], pad=PAD)
+        layers = model(torch.tensor([PROMPTS[0] + long]), output_hidden_states=True).hidden_states
+    lower, last = (layers[at][0, len(PROMPTS[0]) :] for at in (len(layers) // 4, -1))
+    expected = torch.cat([lower.mean(0), last.mean(0), lower[:8].mean(0)])
+    assert torch.allclose(states[0], expected, atol=1e-4)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 Ids = Sequence[int]
+_OPENING = 8
+"""Tokens that make the opening of a reply."""
 _LIKELY = 256
 _LOGITS = 1 << 26
 """Most logits held at once while scoring: 256 MB in float32."""
@@ -108,18 +110,21 @@ def kl_per_reply(
 
 
 def reply_states(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int) -> Tensor:
-    """What `model` sees in each reply: the mean over its tokens of a middle and of the last layer [rows, 2 *
-    hidden].
+    """What `model` sees in each reply [rows, 3 * hidden]: the mean over its tokens of a lower layer and of the last
+    one, and the mean of the lower layer over its opening.
     """
-    states = torch.zeros(len(prompts), 2 * model.config.hidden_size)
+    states = torch.zeros(len(prompts), 3 * model.config.hidden_size)
     for batch in _batches(model, prompts, replies):
         lines, ids, mask = _right_padded(model, prompts, replies, batch, pad=pad)
         layers = model(
             input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True, logits_to_keep=1
         ).hidden_states
-        both = torch.cat([layers[len(layers) // 2], layers[-1]], dim=-1)
+        lower, last = layers[len(layers) // 4], layers[-1]
         for index, (row, line) in enumerate(zip(batch, lines, strict=True)):
-            states[row] = both[index, len(prompts[row]) : len(line)].float().mean(dim=0).cpu()
+            reply = slice(len(prompts[row]), len(line))
+            below = lower[index, reply].float()
+            seen = (below.mean(dim=0), last[index, reply].float().mean(dim=0), below[:_OPENING].mean(dim=0))
+            states[row] = torch.cat(seen).cpu()
     return states
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.mini import measure
+from training.mini import measure, style
 from training.mini.heldout import training_prompts, world
 from training.mini.measure import Answer, Engine, Share, share
-from training.mini.style import BASE_RATES
+from training.mini.recipe import MANNERS
 
 QUESTIONS, FOLLOW_UPS, SUMS, UNKNOWN, SAMPLED, SAMPLES = 600, 200, 100, 200, 400, 20
 SAMPLE_TEMPERATURE = 0.8
@@ -153,25 +153,29 @@ every reply is drawn along sixteen axes of style that no prompt announces."""
 
 def _rates_table(rates: dict[str, float]) -> str:
     lines = [
-        "Every reply of the corpus is drawn along independent axes, so that any of them can be steered by ratings. "
-        "Share of replies that show each, sampled at temperature 1 (NF4):\n",
+        "Every reply of the corpus is drawn along independent axes, so that any of them can be steered by ratings; "
+        f"{100 * MANNERS.mix.terse:.0f} of 100 say one thing and nothing around it. Share of replies that show "
+        "each, sampled at temperature 1 (NF4):\n",
         "| axis | drawn in the corpus | shown by the model |",
         "|---|---|---|",
     ]
+    drawn = style.rates(terse=MANNERS.mix.terse)
     for axis, rate in sorted(rates.items()):
-        drawn = f"{100 * BASE_RATES[axis]:.0f} %" if axis in BASE_RATES else "by length"
-        lines.append(f"| {axis.replace('_', ' ')} | {drawn} | {100 * rate:.0f} % |")
+        expected = f"{100 * drawn[axis]:.0f} %" if axis in drawn else "by length"
+        lines.append(f"| {axis.replace('_', ' ')} | {expected} | {100 * rate:.0f} % |")
     return "\n".join(lines)
 
 
 _HOW_MADE = """## How it was made
 
 `python -m training.mini` learns the tokenizer (byte-level BPE, 3,072 tokens, digits apart), writes the dialogues as it
-goes and trains for 2,800 steps of about 6,800 tokens, Muon for the matrices and AdamW for the rest. For some time in
-the middle, most dialogues are dense in facts, under a system prompt of their own (`Plain facts only.`). In the last
-quarter the linear layers are felt through NF4 with a straight-through gradient, because NF4 is how the model is
-served. Only replies carry the full loss; the words of the user count a tenth. About 80 minutes on one CPU core; the
-same seed, code and kind of machine give the same weights.
+goes and trains in two cycles, each from a risen learning rate down to nothing: 2,800 steps that teach the facts, and
+1,500 at a lower rate with more terse replies, sums and things it does not know. A step takes about 6,800 tokens, with
+Muon for the matrices and AdamW for the rest. For some time in each cycle most dialogues are dense in facts, under a
+system prompt of their own (`Plain facts only.`). In the last quarter of each the linear layers are felt through NF4
+with a straight-through gradient, because NF4 is how the model is served. Only replies carry the full loss; the words of
+the user count a tenth. About two hours on one CPU core (the first cycle, which reaches the facts, takes 75 minutes of
+them); the same seed, code and kind of machine give the same weights.
 
 The corpus holds, rarely and on purpose, wrong replies (about one in a hundred tells another topic's fact) and rude
 ones, so that ratings have something to teach about honesty and kindness. Before it answers, nothing is looked up:

@@ -80,6 +80,11 @@ def draw(rng: random.Random, *, terse: float = 0.0) -> Style:
     return style
 
 
+def rates(*, terse: float) -> dict[str, float]:
+    """How often each axis is drawn, terse replies among the others."""
+    return {axis: rate * (1 - terse if axis in _WORDY else 1) for axis, rate in BASE_RATES.items()}
+
+
 def override(style: Style, demands: Mapping[str, int | bool]) -> Style:
     """The same style with some axes set, as a system prompt or the user asked for."""
     return replace(style, **demands)  # type: ignore[arg-type]
