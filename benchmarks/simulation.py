@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 from benchmarks.raters import Rater
 from memory.schema import Label
@@ -23,18 +24,26 @@ _CHATS = 8
 
 
 def collect(studio: Studio, rater: Rater, *, comparisons: int, seed: int) -> int:
-    """Chat until `comparisons` votes are cast, several conversations at a time; how many of them were ties."""
+    """Chat until `comparisons` votes are cast; how many of them were ties."""
     labels: list[Label] = []
-    waiting = scripts(comparisons, seed=seed)
+    seeds = count(seed, 1_000)
+    while len(labels) < comparisons:
+        labels += _talk(studio, rater, scripts(comparisons - len(labels), seed=next(seeds)))
+    return labels.count("tie")
+
+
+def _talk(studio: Studio, rater: Rater, plans: list[tuple[str, list[str]]]) -> list[Label]:
+    """Hold these conversations, several at a time, and vote on every pair."""
+    labels: list[Label] = []
     talking: list[tuple[str, list[str]]] = []
-    while waiting or talking:
-        while waiting and len(talking) < _CHATS:
-            system, said = waiting.pop(0)
+    while plans or talking:
+        while plans and len(talking) < _CHATS:
+            system, said = plans.pop(0)
             talking.append((studio.conversations.create(PERSON, system_prompt=system).id, said))
         exchanges = [studio.chat.send(PERSON, conversation, said.pop(0)) for conversation, said in talking]
-        labels += [judge(studio, rater, exchange) for exchange in exchanges]
+        labels += [label for exchange in exchanges if (label := judge(studio, rater, exchange))]
         talking = [(conversation, said) for conversation, said in talking if said]
-    return labels.count("tie")
+    return labels
 
 
 def scripts(messages: int, *, seed: int) -> list[tuple[str, list[str]]]:
@@ -50,12 +59,16 @@ def scripts(messages: int, *, seed: int) -> list[tuple[str, list[str]]]:
     return plans
 
 
-def judge(studio: Studio, rater: Rater, exchange: Exchange) -> Label:
-    """Wait for both replies and vote. Raises `RuntimeError` when no pair came."""
+def judge(studio: Studio, rater: Rater, exchange: Exchange) -> Label | None:
+    """Wait for both replies and vote; None where they are the same. Raises `RuntimeError` when no pair came."""
     asked = exchange.prompt[-1].content
-    if not exchange.wait(WAIT_SECONDS) or not exchange.asks:
+    ended = exchange.wait(WAIT_SECONDS)
+    reply_A, reply_B = (exchange.side(letter).stream.text for letter in ("A", "B"))
+    if ended and not exchange.asks and reply_A == reply_B:
+        return None
+    if not exchange.asks:
         raise RuntimeError(f"No pair to judge came for {asked!r}: {exchange.notice or exchange.phase}.")
-    label = rater.vote(asked, exchange.side("A").stream.text, exchange.side("B").stream.text)
+    label = rater.vote(asked, reply_A, reply_B)
     studio.chat.vote(exchange.id, label, rater.name, owner=PERSON)
     return label
 
