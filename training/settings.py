@@ -137,7 +137,8 @@ class TrainingSettings(StorageSettings):
     """Fewest held-out comparisons for a verdict."""
 
     min_preference_accuracy: float = Field(0.55, ge=0.0, le=1.0)
-    """Gate: least share of held-out comparisons that the candidate orders as people did."""
+    """Gate: least share of held-out comparisons that the candidate orders as people did, judged by the upper end of its
+    interval."""
 
     min_win_rate: float = Field(0.5, ge=0.0, le=1.0)
     """Gate: least win rate against what is served, after its standard error is taken off."""
@@ -146,6 +147,9 @@ class TrainingSettings(StorageSettings):
     """Gate: most nats per token by which the base may find the candidate's replies less likely than the
     served ones.
     """
+
+    min_on_topic: float = Field(0.8, ge=0.0, le=1.0)
+    """Gate: least share of replies that speak of what was asked, as a part of what the served version reaches."""
 
     max_kl: float = Field(60.0, gt=0.0)
     """Gate: most nats per reply between the candidate and the base."""
