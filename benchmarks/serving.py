@@ -1,34 +1,38 @@
 """How fast is the local engine? Tokens a second and waiting times for several chats at once, beside plain transformers.
 
-    python -m benchmarks.serving [--chats 1,4,16] [--tokens 64] [--adapters 2] [--continuous] [--threads 0]
+    python -m benchmarks.serving [--chats 1,4,16,64] [--tokens 64] [--adapters 2] [--rounds 5] [--continuous]
 
-Every chat asks a question of its own and gets exactly `--tokens` greedy tokens, so that all columns do equal work:
+Every chat asks a question of its own and gets exactly `--tokens` greedy tokens, so that all columns do equal work. They
+take turns within each round, so that other work on the machine meets them alike; ratios are taken round by round.
 
-- engine: `studio.policy.engine` with the chats spread over the base and `--adapters` random LoRA adapters
+- engine, N adapters: `studio.policy` with the chats spread over the base and N random LoRA adapters
 - engine, base: the same without adapters
-- (a) one request at a time through ``generate``, base
+- (a) one request at a time through ``generate``, base; once more with bitsandbytes' own 4-bit layers
 - (b) one static left-padded batch through ``generate``, base
-- (c) transformers' continuous batching, base (``--continuous``; it needs minutes on a CPU)
+- (c) transformers' continuous batching, base (``--continuous``)
 
-Prints a table and one JSON line. It knows the engine's public parts only and changes no settings.
+For one chat it also measures a blind pair: two replies to one question, sampled, against one reply. Prints tables and
+one JSON line. It knows the engine's public parts only and changes no settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.generating import Taken, continuous, one_at_a_time, quantized_as_stored, static_batch
+from benchmarks.machine import describe
 from memory.schema import Message
 from studio.policy.adapters import Adapters, read_adapter
 from studio.policy.batch import Row
@@ -39,32 +43,39 @@ from training.base import BaseModel, load_base
 from training.prompt import encode_prompt
 from training.settings import TrainingSettings
 
-_QUESTIONS = (
+QUESTIONS = (
     "How do I boil an egg?",
     "What is a good way to learn a language when I have little time?",
     "Thanks!",
     "Tell me a short story about a train.",
 )
+ALONE, STATIC, STORED = "(a) one at a time", "(b) static batch", "(a) with 4-bit layers"
+Measure = Callable[[Sequence[list[int]]], Taken]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One column for one number of chats. Times in seconds; `first_*` is the time to the first token.
+    """One column for one number of chats: medians over the rounds, and the least and most of the first.
 
-    Tokens per CPU second count the process's own time over all threads: on a machine that is busy with other work they
-    still compare, while everything else does not.
+    `first_*` are seconds to the first token, `per_token` seconds between two tokens of one reply; `to_alone` and
+    `to_static` the tokens a second as multiples of those of (a) and (b) in the same round (with
+    `--by-cpu` a CPU second).
     """
 
     how: str
     chats: int
     tokens_per_second: float
+    least: float
+    most: float
     tokens_per_cpu_second: float
-    first_p50: float
-    first_p95: float
+    to_alone: float
+    to_static: float
     per_token: float
+    first_p50: float | None
+    first_p95: float | None
 
 
-class _Timer:
+class Timer:
     """A sink that notes when tokens come, and turns them into text as the studio does."""
 
     def __init__(self, tokenizer: Any, *, tokens: int) -> None:
@@ -91,56 +102,92 @@ class _Timer:
 def main() -> None:
     """Measure, print, exit."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--chats", default="1,4,16", help="numbers of chats, with commas")
+    parser.add_argument("--chats", default="1,4,16,64", help="numbers of chats, with commas")
     parser.add_argument("--tokens", type=int, default=64, help="tokens per reply")
     parser.add_argument("--adapters", type=int, default=2, help="random LoRA adapters among the chats")
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions; the median counts")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions; the median counts")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for every column")
     parser.add_argument("--continuous", action="store_true", help="measure (c) too")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    base = load_base(TrainingSettings())
-    counts = [int(count) for count in options.chats.split(",")]
-    columns = _columns(base, options)
-    found = []
-    for chats in counts:
-        prompts = [_prompt(base, index) for index in range(chats)]
-        for how, measure in columns:
-            rounds = [measure(prompts) for _ in range(options.rounds)]
-            found.append(_median(how, chats, rounds))
-    _print(found, base, options)
-
-
-def _columns(
-    base: BaseModel, options: argparse.Namespace
-) -> list[tuple[str, Callable[[Sequence[list[int]]], Measurement]]]:
-    """The columns in an order that leaves the plain model plain until the adapters go in."""
-    tokens = options.tokens
-    columns: list[tuple[str, Callable[[Sequence[list[int]]], Measurement]]] = [
-        ("(a) one at a time", lambda prompts: _generate(base, prompts, tokens=tokens, together=False)),
-        ("(b) static batch", lambda prompts: _generate(base, prompts, tokens=tokens, together=True)),
-    ]
-    if options.continuous:
-        columns.append(("(c) continuous", lambda prompts: _continuous(base, prompts, tokens=tokens)))
-    plain = Adapters(base.model)
-    columns.append(
-        ("engine, base", lambda prompts: _engine(base, plain, [None], prompts, tokens, options.threads))
+    parser.add_argument(
+        "--by-cpu", action="store_true", help="ratios of CPU time: for a busy machine, one thread"
     )
-    adapted = _adapted(options.adapters)
-    columns.append(("engine", lambda prompts: _engine(*adapted, prompts, tokens, options.threads)))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    base = load_base(TrainingSettings())
+    columns = _columns(base, options)
+    found: list[Measurement] = []
+    for chats in map(int, options.chats.split(",")):
+        prompts = [prompt_of(base, index) for index in range(chats)]
+        found += _measured(columns, prompts, rounds=options.rounds, by_cpu=options.by_cpu)
+    pair = _pair(base, options)
+    _print(found, pair, base, options)
+
+
+def _columns(base: BaseModel, options: argparse.Namespace) -> dict[str, Measure]:
+    """Name and measurement of every column, each with a model of its own."""
+    tokens, threads = options.tokens, options.threads
+    stored: Any = quantized_as_stored(base) if base.quantization == "nf4" else None
+    plain: Any = deepcopy(base.model)
+    columns: dict[str, Measure] = {
+        ALONE: lambda prompts: one_at_a_time(base.model, prompts, tokens=tokens),
+        STATIC: lambda prompts: static_batch(base.model, prompts, tokens=tokens),
+    }
+    if stored is not None:
+        columns[STORED] = lambda prompts: one_at_a_time(stored, prompts, tokens=tokens)
+    if options.continuous:
+        paged = deepcopy(base.model)
+        columns["(c) continuous"] = lambda prompts: continuous(paged, prompts, tokens=tokens)
+    engine = Served(base, Adapters(plain), [None], threads=threads)
+    columns["engine, base"] = lambda prompts: engine.answer(prompts, tokens=tokens)
+    many = adapted(base, options.adapters, threads=threads)
+    columns[f"engine, {options.adapters} adapters"] = lambda prompts: many.answer(prompts, tokens=tokens)
     return columns
 
 
-def _adapted(count: int) -> tuple[BaseModel, Adapters, list[str | None]]:
-    """A second copy of the base with `count` random adapters of rank 16."""
-    from copy import deepcopy
+class Served:
+    """An engine on `adapters`, whose rows take turns under `names`."""
 
+    def __init__(
+        self, base: BaseModel, adapters: Adapters, names: Sequence[str | None], *, threads: int
+    ) -> None:
+        self._base = base
+        self._adapters = adapters
+        self._names = list(names)
+        self._threads = threads
+
+    def answer(self, prompts: Sequence[list[int]], *, tokens: int, temperature: float = 0.0) -> Taken:
+        """All of `prompts` handed in at once. Raises `RuntimeError` when a reply fails."""
+        model: Any = self._base.model
+        limits = Limits(rows=len(prompts), waiting=len(prompts), slots=len(prompts) * 4096)
+        layers = model.config.get_text_config().num_hidden_layers
+        engine = Engine(
+            self._adapters,
+            layer_count=layers,
+            device=self._base.device,
+            limits=limits,
+            threads=self._threads,
+        )
+        sinks = [Timer(self._base.tokenizer, tokens=tokens) for _ in prompts]
+        begun, cpu = time.perf_counter(), time.process_time()
+        # Names are dealt from the end, so that a lone chat has an adapter and its cost is seen.
+        for index, (prompt, sink) in enumerate(zip(prompts, sinks, strict=True)):
+            drawing = Drawing.seeded(temperature, 0.95, seed=index)
+            name = self._names[-1 - index % len(self._names)]
+            engine.submit(Row(prompt, name, drawing, tokens, sink))
+        for sink in sinks:
+            sink.over.wait()
+        cpu = time.process_time() - cpu
+        engine.close()
+        if failed := [sink.error for sink in sinks if sink.error]:
+            raise RuntimeError(f"{len(failed)} replies failed: {failed[0]}")
+        seconds = max(sink.times[-1] for sink in sinks) - begun
+        return Taken(len(prompts) * tokens, seconds, cpu, tuple(sink.times[0] - begun for sink in sinks))
+
+
+def adapted(base: BaseModel, count: int, *, threads: int) -> Served:
+    """A copy of the base with `count` random adapters of rank 16 beside it."""
     from peft import LoraConfig, get_peft_model
 
-    base = load_base(TrainingSettings())
-    adapters = Adapters(base.model)
-    names: list[str | None] = [None]
     weights = []
     for seed in range(count):
         torch.manual_seed(seed)
@@ -152,105 +199,107 @@ def _adapted(count: int) -> tuple[BaseModel, Adapters, list[str | None]]:
         with tempfile.TemporaryDirectory() as folder:
             trained.save_pretrained(folder)
             weights.append(read_adapter(Path(folder), device=base.device))
-    names += [adapters.put_in(each) for each in weights]
-    return base, adapters, names
+    adapters = Adapters(deepcopy(base.model))
+    return Served(base, adapters, [None, *(adapters.put_in(each) for each in weights)], threads=threads)
 
 
-def _prompt(base: BaseModel, index: int) -> list[int]:
-    text = f"{_QUESTIONS[index % len(_QUESTIONS)]} ({index})"
-    return encode_prompt(base.tokenizer, [Message("user", text)])
+def prompt_of(base: BaseModel, index: int) -> list[int]:
+    """The ids of a question that no other chat asks."""
+    return encode_prompt(base.tokenizer, [Message("user", f"{QUESTIONS[index % len(QUESTIONS)]} ({index})")])
 
 
-def _engine(
-    base: BaseModel,
-    adapters: Adapters,
-    names: Sequence[str | None],
-    prompts: Sequence[list[int]],
-    tokens: int,
-    threads: int,
-) -> Measurement:
-    model: Any = base.model
-    limits = Limits(rows=len(prompts), waiting=len(prompts))
-    layers = model.config.get_text_config().num_hidden_layers
-    engine = Engine(adapters, layer_count=layers, device=base.device, limits=limits, threads=threads)
-    sinks = [_Timer(base.tokenizer, tokens=tokens) for _ in prompts]
-    begin, cpu = time.perf_counter(), time.process_time()
-    for index, (prompt, sink) in enumerate(zip(prompts, sinks, strict=True)):
-        drawing = Drawing.seeded(0.0, 1.0, seed=index)
-        engine.submit(Row(prompt, names[index % len(names)], drawing, tokens, sink))
-    for sink in sinks:
-        sink.over.wait()
-    cpu = time.process_time() - cpu
-    engine.close()
-    if failed := [sink.error for sink in sinks if sink.error]:
-        raise RuntimeError(f"{len(failed)} replies failed: {failed[0]}")
-    firsts = sorted(sink.times[0] - begin for sink in sinks)
-    seconds = max(sink.times[-1] for sink in sinks) - begin
-    steps = [(sink.times[-1] - sink.times[0]) / max(1, tokens - 1) for sink in sinks]
-    total = len(prompts) * tokens
-    return Measurement(
-        "", len(prompts), total / seconds, total / cpu, *_percentiles(firsts), statistics.median(steps)
-    )
+def _measured(
+    columns: dict[str, Measure], prompts: Sequence[list[int]], *, rounds: int, by_cpu: bool
+) -> list[Measurement]:
+    """Every column `rounds` times, taking turns; a first turn of each is thrown away."""
+    if len(prompts) > 1:
+        columns = {how: measure for how, measure in columns.items() if how != STORED}
+    for measure in columns.values():
+        measure(prompts)
+    taken: dict[str, list[Taken]] = {how: [] for how in columns}
+    for _ in range(rounds):
+        for how, measure in columns.items():
+            taken[how].append(measure(prompts))
+    rates = {how: [one.tokens / one.seconds for one in each] for how, each in taken.items()}
+    cpu_rates = {how: [one.tokens / one.cpu for one in each] for how, each in taken.items()}
+    compared = cpu_rates if by_cpu else rates
 
+    def ratio(how: str, to: str) -> float:
+        return statistics.median(x / y for x, y in zip(compared[how], compared[to], strict=True))
 
-def _generate(base: BaseModel, prompts: Sequence[list[int]], *, tokens: int, together: bool) -> Measurement:
-    """``generate`` for all prompts as one batch, or for each after the other (at most four of them are timed)."""
-    model: Any = base.model
-    batches = [list(prompts)] if together else [[prompt] for prompt in prompts[:4]]
-    begin, cpu = time.perf_counter(), time.process_time()
-    for batch in batches:
-        width = max(map(len, batch))
-        pad = [[0] * (width - len(prompt)) for prompt in batch]
-        ids = torch.tensor([p + prompt for p, prompt in zip(pad, batch, strict=True)], device=base.device)
-        mask = torch.tensor([[0] * len(p) + [1] * (width - len(p)) for p in pad], device=base.device)
-        model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            pad_token_id=0,
+    found = []
+    for how, each in taken.items():
+        at_once = 1 if how in (ALONE, STORED) else len(prompts)
+        seconds = statistics.median(one.seconds for one in each)
+        waits = [percentiles(one.firsts) for one in each if one.firsts]
+        found.append(
+            Measurement(
+                how=how,
+                chats=len(prompts),
+                tokens_per_second=statistics.median(rates[how]),
+                least=min(rates[how]),
+                most=max(rates[how]),
+                tokens_per_cpu_second=statistics.median(cpu_rates[how]),
+                to_alone=ratio(how, ALONE),
+                to_static=ratio(how, STATIC),
+                per_token=seconds * at_once / each[0].tokens,
+                first_p50=statistics.median(p50 for p50, _ in waits) if waits else None,
+                first_p95=statistics.median(p95 for _, p95 in waits) if waits else None,
+            )
         )
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    count = sum(map(len, batches)) * tokens
-    return Measurement(
-        "", len(prompts), count / seconds, count / cpu, *[float("nan")] * 2, seconds / (len(batches) * tokens)
+    return found
+
+
+def _pair(base: BaseModel, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds for one reply, for two replies to one question, and for two replies under two adapters."""
+    served = adapted(base, 2, threads=options.threads)
+    same = Served(base, served._adapters, served._names[-1:], threads=options.threads)
+    other = Served(base, served._adapters, served._names[-2:], threads=options.threads)
+    prompt = prompt_of(base, 1)
+    kinds = {"one": (same, [prompt]), "pair": (same, [prompt] * 2), "two_versions": (other, [prompt] * 2)}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(options.rounds + 1):
+        for kind, (each, prompts) in kinds.items():
+            taken = each.answer(prompts, tokens=options.tokens, temperature=0.8)
+            seconds[kind].append(taken.cpu if options.by_cpu else taken.seconds)
+    return {kind: statistics.median(each[1:]) for kind, each in seconds.items()}
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[round(0.95 * (len(ordered) - 1))]
+
+
+def _print(
+    found: Sequence[Measurement], pair: dict[str, float], base: BaseModel, options: argparse.Namespace
+) -> None:
+    machine = describe() | {
+        "model": base.name,
+        "quantization": base.quantization,
+        "device": str(base.device),
+    }
+    print(" ".join(f"{key}={value}" for key, value in machine.items()))
+    print(
+        "\n| chats | how | tokens/s (least-most) | a CPU second | x (a) | x (b) | first p50 | first p95 | a token |"
     )
-
-
-def _continuous(base: BaseModel, prompts: Sequence[list[int]], *, tokens: int) -> Measurement:
-    from transformers import GenerationConfig
-
-    model: Any = base.model
-    config = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    begin, cpu = time.perf_counter(), time.process_time()
-    answers = model.generate_batch(inputs=list(prompts), generation_config=config)
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    count = sum(len(answer.generated_tokens) for answer in answers.values())
-    return Measurement("", len(prompts), count / seconds, count / cpu, *[float("nan")] * 2, seconds / tokens)
-
-
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    return statistics.median(values), values[min(len(values) - 1, round(0.95 * (len(values) - 1)))]
-
-
-def _median(how: str, chats: int, rounds: Sequence[Measurement]) -> Measurement:
-    middle = sorted(rounds, key=lambda one: one.tokens_per_second)[len(rounds) // 2]
-    return Measurement(**{**asdict(middle), "how": how, "chats": chats})
-
-
-def _print(found: Sequence[Measurement], base: BaseModel, options: argparse.Namespace) -> None:
-    print(f"{base.name}, {base.quantization}, {base.device}, {torch.get_num_threads()} threads")
-    line = "{:>5}  {:<18} {:>9} {:>9} {:>10} {:>10} {:>10}"
-    print(line.format("chats", "how", "tokens/s", "per CPU s", "first p50", "first p95", "per token"))
+    print("|---|---|---|---|---|---|---|---|---|")
     for one in found:
-        first = [f"{1000 * t:.0f} ms" if t == t else "" for t in (one.first_p50, one.first_p95)]
-        rates = [f"{rate:.0f}" for rate in (one.tokens_per_second, one.tokens_per_cpu_second)]
-        print(line.format(one.chats, one.how, *rates, *first, f"{1000 * one.per_token:.2f} ms"))
-    rows = [{key: None if value != value else value for key, value in asdict(one).items()} for one in found]
-    machine = {"model": base.name, "quantization": base.quantization, "device": str(base.device)}
-    machine |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "system": platform.platform()}
-    print(json.dumps({"benchmark": "serving", "tokens": options.tokens, **machine, "measurements": rows}))
+        first = [f"{1000 * t:.0f} ms" if t is not None else "" for t in (one.first_p50, one.first_p95)]
+        rate = f"{one.tokens_per_second:.0f} ({one.least:.0f}-{one.most:.0f})"
+        ratios = f"{one.tokens_per_cpu_second:.0f} | {one.to_alone:.2f} | {one.to_static:.2f}"
+        row = [one.chats, one.how, rate, ratios, *first, f"{1000 * one.per_token:.2f} ms"]
+        print("| " + " | ".join(map(str, row)) + " |")
+    one, two, versions = (1000 * pair[kind] for kind in ("one", "pair", "two_versions"))
+    print(
+        f"\nA blind pair: {two / one:.2f} times one reply ({one:.0f} ms); of two versions {versions / one:.2f} times."
+    )
+    rows = [asdict(measurement) for measurement in found]
+    print(
+        json.dumps(
+            {"benchmark": "serving", **vars(options), **machine, "measurements": rows, "pair_seconds": pair}
+        )
+    )
 
 
 if __name__ == "__main__":

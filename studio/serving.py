@@ -146,7 +146,10 @@ class Serving:
     def ensure(self, version: str) -> ServedVersion:
         """Load an earlier version, verified, to compare against. Raises `AdapterRefused` with the reason."""
         with self._swapping:
-            served = self._load(version)
+            try:
+                served = self._load(version)
+            except ConnectionError as error:
+                raise AdapterRefused(str(error)) from error
             self._release_surplus()
             return served
 

@@ -53,10 +53,17 @@ class Collector:
 
 
 def row(
-    prompt: list[int], most: int, *, temperature: float = 0.0, seed: int = 0, **sink: Any
+    prompt: list[int],
+    most: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    owner: str | None = None,
+    **sink: Any,
 ) -> tuple[Row, Collector]:
     collector = Collector(most, **sink)
-    return Row(prompt, None, Drawing.seeded(temperature, 0.9, seed=seed), most, collector), collector
+    drawing = Drawing.seeded(temperature, 0.9, seed=seed)
+    return Row(prompt, None, drawing, most, collector, owner=owner), collector
 
 
 def prompt_of(length: int, *, seed: int) -> list[int]:
@@ -212,6 +219,120 @@ def test_replies_start_in_the_order_of_the_line(make_engine: Callable[..., Engin
     assert list(dict.fromkeys(order)) == list(range(7))
 
 
+def held(engine: Engine, *, owner: str | None = None) -> tuple[Row, Collector, threading.Event]:
+    """A row that keeps the engine's thread at its first token until the event is set."""
+    gate = threading.Event()
+    running, sink = row(prompt_of(5, seed=1), 3, owner=owner, on_token=lambda: gate.wait(30))
+    engine.submit(running)
+    while not sink.tokens:
+        time.sleep(0.001)
+    return running, sink, gate
+
+
+def test_one_persons_many_requests_do_not_push_others_aside(make_engine: Callable[..., Engine]) -> None:
+    order: list[str] = []
+    engine = make_engine(rows=1)
+    _, _, gate = held(engine)
+    names = ["greedy"] * 5 + ["ann", "ann", "ben"]
+    queue = [
+        row(prompt_of(5, seed=n), 1, owner=name, on_token=lambda name=name: order.append(name))
+        for n, name in enumerate(names)
+    ]
+    for each, _ in queue:
+        engine.submit(each)
+    assert [sink.places[-1] for _, sink in queue] == [1, 4, 6, 7, 8, 2, 5, 3]
+    gate.set()
+    for _, sink in queue:
+        sink.wait()
+    assert order == ["greedy", "ann", "ben", "greedy", "ann", "greedy", "greedy", "greedy"]
+
+
+def test_replies_under_way_count_when_the_next_one_is_chosen(make_engine: Callable[..., Engine]) -> None:
+    order: list[str] = []
+    engine = make_engine(rows=2)
+    _, _, gate = held(engine, owner="greedy")
+    for n, name in enumerate(("greedy", "greedy", "ann")):
+        engine.submit(
+            row(prompt_of(5, seed=n), 1, owner=name, on_token=lambda name=name: order.append(name))[0]
+        )
+    gate.set()
+    while len(order) < 3:
+        time.sleep(0.001)
+    assert order[0] == "ann"
+
+
+def test_one_person_cannot_fill_the_line(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(rows=1, waiting=6)
+    _, _, gate = held(engine)
+    for n in range(3):
+        engine.submit(row(prompt_of(5, seed=n), 1, owner="greedy")[0])
+    with pytest.raises(Busy, match="3 of your replies are waiting already"):
+        engine.submit(row(prompt_of(5, seed=4), 1, owner="greedy")[0])
+    others = [row(prompt_of(5, seed=n), 1, owner=f"person {n}") for n in range(3)]
+    for each, _ in others:
+        engine.submit(each)
+    with pytest.raises(Busy, match="6 replies are waiting already"):
+        engine.submit(row(prompt_of(5, seed=4), 1, owner="late")[0])
+    gate.set()
+    for _, sink in others:
+        sink.wait()
+
+
+def test_two_replies_to_one_prompt_read_it_once_and_draw_for_themselves(
+    model: Any, make_engine: Callable[..., Engine]
+) -> None:
+    real, widths = Adapters(model), []
+
+    def forward(ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        widths.append(tuple(ids.shape))
+        return real(ids, **kwargs)
+
+    def both(engine: Engine) -> list[list[int]]:
+        pair = [row(prompt_of(40, seed=7), 20, temperature=1.2, seed=seed) for seed in (1, 2)]
+        other = row(prompt_of(30, seed=8), 20)
+        for each, _ in (*pair, other):
+            engine.submit(each)
+        assert_same(other[1].wait(), *alone(model, prompt_of(30, seed=8), 20))
+        return [list(sink.wait()) for _, sink in pair]
+
+    engine = make_engine(forward, rows=4, prefill_tokens=1000)
+    _, first, gate = held(engine)
+    widths.clear()
+    threading.Timer(0.05, gate.set).start()
+    together = both(engine)
+    assert first.error is None
+    assert [shape for shape in widths if shape[1] > 1] == [(2, 40)]
+    assert together[0] != together[1]
+    apart = []
+    for seed in (1, 2):
+        each, sink = row(prompt_of(40, seed=7), 20, temperature=1.2, seed=seed)
+        engine.submit(each)
+        apart.append(list(sink.wait()))
+    assert together == apart
+
+
+def test_twin_joins_while_the_prompt_is_being_read_and_outlives_the_first(
+    model: Any, make_engine: Callable[..., Engine]
+) -> None:
+    real, passes = Adapters(model), []
+    twin, second = row(prompt_of(60, seed=7), 10)
+
+    def forward(ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        passes.append(tuple(ids.shape))
+        if len(passes) == 2:
+            engine.submit(twin)
+        if len(passes) == 4:
+            first.cancelled = True
+        return real(ids, **kwargs)
+
+    engine = make_engine(forward, rows=4, prefill_tokens=2)
+    opening, first = row(prompt_of(60, seed=7), 10)
+    engine.submit(opening)
+    assert_same(second.wait(), *alone(model, prompt_of(60, seed=7), 10))
+    assert first.wait() == []
+    assert sum(columns for rows, columns in passes if columns > 1) == 60
+
+
 class Faulty:
     """A forward pass that fails when `should_fail` says so; a real one otherwise."""
 
@@ -363,6 +484,25 @@ def test_cache_limit_makes_rows_wait_instead_of_growing(make_engine: Callable[..
     assert 1 <= widest <= 2
 
 
+def test_cache_never_holds_more_than_its_limit(model: Any, make_engine: Callable[..., Engine]) -> None:
+    """Many short rows leave room for many behind; a long one after them must not multiply it."""
+    most = 0
+
+    def note() -> None:
+        nonlocal most
+        if engine._running is not None:
+            most = max(most, engine._running.cache.slots)
+
+    engine = make_engine(rows=8, slots=1600)
+    lengths = [*[10] * 8, 300, *[10] * 3, 200, 150]
+    rows = [row(prompt_of(length, seed=n), 20, on_token=note) for n, length in enumerate(lengths)]
+    for each, _ in rows:
+        engine.submit(each)
+    for n, (_, sink) in enumerate(rows):
+        assert_same(sink.wait(), *alone(model, prompt_of(lengths[n], seed=n), 20))
+    assert 0 < most <= 1600
+
+
 def test_closing_ends_every_row_and_takes_no_more(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine(rows=1)
     rows = [row(prompt_of(5, seed=n), 100_000) for n in range(3)]
@@ -455,6 +595,16 @@ def test_wide_nucleus_is_sampled_over_the_whole_vocabulary() -> None:
     logits = torch.zeros(2000, 1000)
     tokens = choose(logits, [Drawing.seeded(1.0, 0.9, seed=n) for n in range(2000)])
     assert len(set(tokens)) > 700 and max(tokens) > 256
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_a_rows_choice_is_the_same_beside_rows_of_any_nucleus(top_p: float) -> None:
+    """Narrow and wide nuclei are looked for in different ways; a neighbour's must not decide which."""
+    torch.manual_seed(5)
+    logits = torch.randn(12, 2000) * torch.tensor([[0.1], [1.0], [4.0]]).repeat(4, 1)
+    together = choose(logits, [Drawing.seeded(1.0, top_p, seed=n) for n in range(12)])
+    alone = [choose(logits[n : n + 1], [Drawing.seeded(1.0, top_p, seed=n)])[0] for n in range(12)]
+    assert together == alone and len(set(together)) > 4
 
 
 def test_tiny_top_p_is_greedy() -> None:

@@ -224,6 +224,63 @@ def test_reply_ends_at_the_limit_of_tokens_or_context(make_policy: Callable[...,
         policy.start([Message("user", "long " * 60)], version="base", sampling=GREEDY)
 
 
+def test_cache_limit_shortens_the_context_and_says_when_it_is_too_small(
+    make_policy: Callable[..., LocalPolicy],
+) -> None:
+    """One token takes 2 layers x (keys, values) x 2 heads x 8 wide x 4 bytes = 256 bytes."""
+    assert make_policy(cache_mib=1, max_rows=1).context_tokens == 512
+    wide = {"context_tokens": 100_000}
+    assert make_policy(cache_mib=1, base=wide).context_tokens == 4096
+    assert make_policy(cache_mib=4096, max_rows=2, base=wide).context_tokens == 100_000
+    policy = make_policy(base={"context_tokens": 40}, cache_mib=1)
+    assert policy.context_tokens == 40
+
+
+def test_cache_that_holds_no_conversation_is_refused(pristine: BaseModel) -> None:
+    from tests.tiny import tiny_model, tiny_tokenizer
+
+    wide = tiny_model(tiny_tokenizer(), width=32, layers=1, num_key_value_heads=4, head_dim=2048)
+    with pytest.raises(ValueError, match=r"holds 16 tokens .* Set THUMBPRINT_CACHE_MIB to 8 or more"):
+        LocalPolicy(base_model=replace(pristine, model=wide), cache_mib=1, threads=1)
+
+
+def test_scaling_follows_the_ranks_and_alphas_that_peft_wrote(pristine: BaseModel, tmp_path: Path) -> None:
+    """r 4, alpha 8 -> 2; the pattern's r 2 with alpha 8 -> 4; with rank stabilization alpha / sqrt(r)."""
+    from peft import LoraConfig, get_peft_model
+
+    from studio.policy.adapters import read_adapter
+
+    for stabilized, patterns, expected in (
+        (False, {"rank_pattern": {"q_proj": 2}}, {"q_proj": 4.0, "v_proj": 2.0}),
+        (True, {}, {"q_proj": 4.0, "v_proj": 4.0}),
+    ):
+        config = LoraConfig(
+            r=4,
+            lora_alpha=8,
+            target_modules=["q_proj", "v_proj"],
+            task_type="CAUSAL_LM",
+            use_rslora=stabilized,
+            **patterns,
+        )
+        get_peft_model(deepcopy(pristine.model), config).save_pretrained(str(tmp_path))
+        updates = read_adapter(tmp_path, device=torch.device("cpu")).updates
+        assert {name.rsplit(".", 1)[1]: update.scaling for name, update in updates.items()} == expected
+        assert len(updates) == 4
+
+
+def test_adapter_with_half_a_layer_is_refused(pristine: BaseModel, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from studio.policy.adapters import read_adapter
+
+    file = save_tiny_adapter(tmp_path, pristine.model, seed=1) / "adapter_model.safetensors"
+    tensors = load_file(file)
+    gone = next(name for name in tensors if "lora_B" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, file)
+    with pytest.raises(AdapterRefused, match="expected A of"):
+        read_adapter(tmp_path, device=torch.device("cpu"))
+
+
 def test_end_of_turn_ends_the_reply_and_gives_no_text(policy: LocalPolicy) -> None:
     policy._ends = frozenset(range(3, 200))
     stream = policy.start(HELLO, version="base", sampling=replace(GREEDY, temperature=1.0, seed=3))

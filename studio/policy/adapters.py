@@ -1,12 +1,18 @@
 """LoRA adapters on one base model, side by side: put in, routed to per row, taken out.
 
 The base is never merged with anything and no adapter is ever "the active one": a row without a name gets the base, a
-row with a name gets that adapter, and no name is used twice. This module knows PEFT; it knows no versions, no
-manifests and no queue. Except for `read_adapter`, call it on the thread that owns the model.
+row with a name gets that adapter, and no name is used twice. PEFT's files are read and its arithmetic is kept, but its
+wrapping of a model is not used: it takes the model's thread for ten decode steps and more, while replies wait. That the
+two agree is proven for every adapter by its fingerprint, which the trainer computes through PEFT.
+
+This module knows no versions, no manifests and no queue. Except for `read_adapter`, call it on the thread that owns the
+model.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.utils import set_peft_model_state_dict
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
 
 from studio.policy.cache import KeyValues
-from studio.policy.mixed import MixedLayer, Route
+from studio.policy.mixed import LowRank, MixedLayer, Route
+from studio.policy.packed import pack_linears
 from training.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -29,13 +36,14 @@ from training.adapter_files import (
     check_weights,
 )
 
+_MATRIX = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """An adapter read from disk, on the device where it will run."""
+    """An adapter read from disk, on the device where it will run: the update of each layer, by the layer's name."""
 
-    config: LoraConfig
-    tensors: dict[str, torch.Tensor]
+    updates: dict[str, LowRank]
 
 
 def read_adapter(path: Path, *, device: torch.device) -> AdapterWeights:
@@ -43,8 +51,30 @@ def read_adapter(path: Path, *, device: torch.device) -> AdapterWeights:
     check_weights(path / ADAPTER_WEIGHTS, path.name)
     check_config(path / ADAPTER_CONFIG, path.name)
     config = LoraConfig.from_pretrained(str(path))
-    config.inference_mode = True
-    return AdapterWeights(config, load_file(path / ADAPTER_WEIGHTS, device=str(device)))
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in load_file(path / ADAPTER_WEIGHTS, device=str(device)).items():
+        found = _MATRIX.fullmatch(name)
+        if found is None:
+            raise AdapterRefused(
+                f"The adapter holds {name[:80]!r}; only matrices on linear layers can be served side by side."
+            )
+        sides.setdefault(found["layer"], {})[found["side"]] = tensor
+    return AdapterWeights({layer: _update(layer, both, config) for layer, both in sides.items()})
+
+
+def _update(layer: str, sides: dict[str, torch.Tensor], config: LoraConfig) -> LowRank:
+    """A layer's matrices with PEFT's scaling: alpha / r, or alpha / sqrt(r) with rank stabilization (Kalajdzievski
+    2023)."""
+    rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), layer), config.r)
+    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern.keys(), layer), config.lora_alpha)
+    a, b = sides.get("A"), sides.get("B")
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not rank == a.shape[0] == b.shape[1]:
+        shapes = {side: tuple(tensor.shape) for side, tensor in sorted(sides.items())}
+        raise AdapterRefused(
+            f"The adapter's matrices on {layer} have shapes {shapes}; expected A of ({rank}, width in) and B of "
+            f"(width out, {rank})."
+        )
+    return LowRank(a, b, alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
 
 class Adapters:
@@ -52,7 +82,8 @@ class Adapters:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._peft: PeftModel | None = None
+        pack_linears(model)
+        self._modules = dict(model.named_modules())
         self._numbers = count(1)
         self._names: list[str] = []
         self._layers: dict[str, MixedLayer] = {}
@@ -63,43 +94,20 @@ class Adapters:
 
         Raises `AdapterRefused`, leaving the model as it was, when the weights do not fit the base.
         """
+        for path, update in weights.updates.items():
+            found = _widths(self._modules.get(path))
+            if found != update.widths:
+                has = "no such linear layer" if found is None else f"{found[0]} inputs and {found[1]} outputs"
+                raise AdapterRefused(
+                    f"The adapter does not fit the base model: it changes {path} with {update.widths[0]} inputs and "
+                    f"{update.widths[1]} outputs, where the model has {has}."
+                )
         name = f"adapter{next(self._numbers)}"
-        try:
-            if self._peft is None:
-                self._peft = PeftModel(
-                    self._model,
-                    weights.config,
-                    adapter_name=name,
-                    autocast_adapter_dtype=False,
-                    low_cpu_mem_usage=True,
-                )
-            else:
-                self._peft.add_adapter(
-                    name, weights.config, low_cpu_mem_usage=True, autocast_adapter_dtype=False
-                )
-            # No adapter is active: a row's own name decides, and forgetting it gives the base, not someone's adapter.
-            self._peft.base_model.set_adapter([])
-            loaded = set_peft_model_state_dict(
-                self._peft, weights.tensors, adapter_name=name, low_cpu_mem_usage=True
-            )
-        except (ValueError, RuntimeError, KeyError) as error:
-            self._remove(name)
-            raise AdapterRefused(f"The adapter does not fit the base model: {error}") from error
-        if any(isinstance(m, LoraLayer) and name in m.lora_embedding_A for m in self._model.modules()):
-            self._remove(name)
-            raise AdapterRefused(
-                "The adapter changes the embeddings; only linear layers can be served side by side."
-            )
-        missing = [key for key in loaded.missing_keys if f".{name}." in key]
-        if missing or loaded.unexpected_keys:
-            self._remove(name)
-            odd = (missing or loaded.unexpected_keys)[0]
-            raise AdapterRefused(
-                f"The adapter does not fit the base model: {len(missing)} of its matrices are missing and "
-                f"{len(loaded.unexpected_keys)} belong nowhere, {odd} among them."
-            )
-        self._peft.requires_grad_(False)
-        self._peft.eval()
+        for path, update in weights.updates.items():
+            if path not in self._layers:
+                self._layers[path] = MixedLayer(self._modules[path])
+                self._layers[path].install()
+            self._layers[path].put_in(name, update)
         self._names.append(name)
         self._refresh()
         return name
@@ -107,7 +115,9 @@ class Adapters:
     def take_out(self, name: str) -> None:
         """Remove an adapter and free its memory. No row may use it any more."""
         self._names.remove(name)
-        self._remove(name)
+        for layer in self._layers.values():
+            layer.take_out(name)
+        self._refresh()
 
     def __call__(
         self,
@@ -147,16 +157,17 @@ class Adapters:
                 layer.route = self._route
 
     def _refresh(self) -> None:
-        """Take over layers that PEFT has just made, and have all of them look at the adapters anew."""
-        for name, module in self._model.named_modules():
-            if isinstance(module, LoraLayer) and name not in self._layers:
-                self._layers[name] = MixedLayer(module)
-                self._layers[name].install()
+        """Have every layer look at the adapters anew."""
         for layer in self._layers.values():
             layer.forget()
         self._route = None
 
-    def _remove(self, name: str) -> None:
-        if self._peft is not None and name in self._peft.peft_config:
-            self._peft.delete_adapter(name)
-            self._refresh()
+
+def _widths(module: Any) -> tuple[int, int] | None:
+    """Inputs and outputs of a linear layer of any kind; None for what is none."""
+    # bitsandbytes' layers are such too, and their stored weights have another shape.
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, Conv1D):
+        return int(module.weight.shape[0]), int(module.weight.shape[1])
+    return None

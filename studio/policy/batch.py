@@ -35,16 +35,20 @@ class Sink(Protocol):
 
 @dataclass(eq=False)
 class Row:
-    """One reply under way. `adapter` names LoRA weights of the forward pass, None the base."""
+    """One reply under way. `adapter` names LoRA weights of the forward pass, None the base; `owner` whom to be fair
+    to, None the row itself."""
 
     prompt: Sequence[int]
     adapter: str | None
     drawing: Drawing
     most_tokens: int
     sink: Sink
+    owner: str | None = None
     last_token: int = -1
     number: int = 0
     """Rises with every row that was put in line."""
+    turn: int = 0
+    """Set by the line: the lowest runs first."""
     alone: bool = False
     """Read this prompt apart from others: a pass that held it failed before."""
 
@@ -68,20 +72,38 @@ class Forward(Protocol):
 
 
 class Batch:
-    """`rows` with left-padded prompts of which none has been read yet. `starts` are columns of the cache."""
+    """`rows` with left-padded prompts of which none has been read yet. `starts` are columns of the cache.
 
-    def __init__(self, rows: Sequence[Row], *, layer_count: int, device: torch.device) -> None:
-        self.rows = list(rows)
+    Rows with the same prompt under the same adapter, the two sides of a blind pair, are twins: the prompt is read for
+    the first of them, and when it has been read the others get a copy of its part of the cache.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], *, layer_count: int, device: torch.device, most_slots: int | None = None
+    ) -> None:
+        self.rows: list[Row] = []
+        self._twins: dict[Row, list[Row]] = {}
+        for row in rows:
+            if not self.adopt(row):
+                self.rows.append(row)
         width = max(len(row.prompt) for row in rows)
-        self.starts = [width - len(row.prompt) for row in rows]
-        self.cache = KeyValues(layer_count, rows=len(self.rows))
+        self.starts = [width - len(row.prompt) for row in self.rows]
+        self.cache = KeyValues(layer_count, rows=len(self.rows), most_slots=most_slots)
         self._device = device
         self._width = width
 
     @property
-    def unread(self) -> int:
-        """Columns of the prompts that are still to be read."""
-        return max(0, self._width - self.cache.end)
+    def everyone(self) -> list[Row]:
+        """The rows and their twins. Other threads count them, so the dictionary is copied before it is walked."""
+        return [*self.rows, *(twin for twins in list(self._twins.values()) for twin in twins)]
+
+    def adopt(self, row: Row) -> bool:
+        """Take `row` in if the same prompt is being read for another one already; say whether it is."""
+        for reader in self.rows:
+            if reader.adapter == row.adapter and reader.prompt == row.prompt:
+                self._twins.setdefault(reader, []).append(row)
+                return True
+        return False
 
     def read(self, forward: Forward, *, columns: int) -> torch.Tensor | None:
         """Read up to `columns` more columns of the prompts; return the logits once all are read, else None."""
@@ -92,7 +114,7 @@ class Batch:
             for row, start in zip(self.rows, self.starts, strict=True)
         ]
         logits = self._pass(forward, ids)
-        return logits if end == self._width else None
+        return self._part_twins(logits) if end == self._width else None
 
     def step(self, forward: Forward) -> torch.Tensor:
         """Logits of the token after each row's last one, shape (rows, vocabulary)."""
@@ -110,6 +132,8 @@ class Batch:
     def remove(self, rows: Sequence[Row]) -> None:
         """Take rows out; the order of the others may change."""
         for row in rows:
+            if self._leave_twins(row):
+                continue
             index = self.rows.index(row)
             self.cache.remove(index)
             self.rows[index], self.starts[index] = self.rows[-1], self.starts[-1]
@@ -117,6 +141,30 @@ class Batch:
             self.starts.pop()
         if self.starts:
             self.cache.drop_columns(min(self.cache.end, min(self.starts)))
+
+    def _part_twins(self, logits: torch.Tensor) -> torch.Tensor:
+        """Give every twin a row of its own; return the logits of all rows."""
+        if not self._twins:
+            return logits
+        sources = [self.rows.index(reader) for reader, twins in self._twins.items() for _ in twins]
+        logits = logits[[*range(len(self.rows)), *sources]]
+        self.cache.repeat(sources)
+        self.starts += [self.starts[source] for source in sources]
+        self.rows, self._twins = self.everyone, {}
+        return logits
+
+    def _leave_twins(self, row: Row) -> bool:
+        """Take out a row that has twins, so that nothing but its name changes; False when it has none."""
+        for reader, twins in self._twins.items():
+            if row is not reader and row not in twins:
+                continue
+            left = [other for other in (reader, *twins) if other is not row]
+            self.rows[self.rows.index(reader)] = left[0]
+            del self._twins[reader]
+            if left[1:]:
+                self._twins[left[0]] = left[1:]
+            return True
+        return False
 
     def _pass(self, forward: Forward, ids: list[list[int]]) -> torch.Tensor:
         columns = len(ids[0])

@@ -8,6 +8,7 @@ columns only: no requests, no tokens, no model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ class KeyValues(Cache):
     """The cache of one batch, for any decoder whose layers all use plain (or windowed) attention.
 
     Columns ``begin`` to ``end`` are in use. A forward pass writes behind `end`; nothing counts until `advance` is
-    called, so a pass that failed halfway may simply be run again.
+    called, so a pass that failed halfway may simply be run again. Beyond `most_slots` no room is held in reserve; what
+    is needed at once is always provided, and keeping that within bounds is up to who admits rows.
     """
 
-    def __init__(self, layer_count: int, *, rows: int) -> None:
+    def __init__(self, layer_count: int, *, rows: int, most_slots: int | None = None) -> None:
         super().__init__(layers=[_Columns(self) for _ in range(layer_count)])
         self.rows = rows
+        self.most_slots = most_slots
         self.begin = 0
         self.end = 0
         self.row_room = rows
@@ -48,7 +51,7 @@ class KeyValues(Cache):
             return
         needed = self.columns + columns
         room = self.column_room if 2 * needed <= self.column_room else needed + _COLUMN_STEP
-        self._move(row_room=self.row_room, column_room=room, begin=0)
+        self._move(rows=self.rows, row_room=self.row_room, columns=needed, column_room=room, begin=0)
 
     def advance(self, columns: int) -> None:
         """Count the columns that a forward pass has written."""
@@ -67,12 +70,23 @@ class KeyValues(Cache):
         if rows > self.row_room or width > self.end:
             row_room = self.row_room if rows <= self.row_room else max(rows, 2 * self.row_room)
             begin = max(0, width - self.columns)
-            room = max(self.column_room, begin + self.columns + _COLUMN_STEP)
-            self._move(row_room=row_room, column_room=room, begin=begin)
+            needed = begin + self.columns
+            room = max(self.column_room, needed + _COLUMN_STEP)
+            self._move(rows=rows, row_room=row_room, columns=needed, column_room=room, begin=begin)
         first = min(self.begin, self.end - width)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.receive(theirs, rows=slice(self.rows, rows), begin=first)
         self.begin, self.rows = first, rows
+
+    def repeat(self, sources: Sequence[int]) -> None:
+        """Append a copy of each of these rows."""
+        rows = self.rows + len(sources)
+        if rows > self.row_room:
+            self._move(rows=rows, row_room=rows, columns=self.columns, column_room=self.column_room, begin=0)
+        for target, source in enumerate(sources, start=self.rows):
+            for layer in self.layers:
+                layer.copy_row(source, target)
+        self.rows = rows
 
     def remove(self, row: int) -> None:
         """Take a row out; the last row takes its place."""
@@ -82,15 +96,31 @@ class KeyValues(Cache):
                 layer.copy_row(last, row)
         self.rows = last
 
-    def _move(self, *, row_room: int, column_room: int, begin: int) -> None:
-        """Copy what is in use to new tensors. All are made before the first is put in place, so that running out of
-        memory changes nothing."""
+    def _move(self, *, rows: int, row_room: int, columns: int, column_room: int, begin: int) -> None:
+        """Copy what is in use to new tensors with room for `rows` and `columns`, better for `row_room` and
+        `column_room`. All are made before the first is put in place, so that running out of memory changes nothing."""
+        if self.most_slots is not None and row_room * column_room > self.most_slots:
+            row_room, column_room = rows, max(columns, min(column_room, self.most_slots // rows))
         moved = [layer.moved(row_room, column_room, begin) for layer in self.layers]
         for layer, tensors in zip(self.layers, moved, strict=True):
             layer.place(tensors)
         self.end = begin + self.columns
         self.begin = begin
         self.row_room, self.column_room = row_room, column_room
+
+
+def slot_bytes(model: Any) -> int:
+    """Bytes that one token of one row takes in the cache of `model`, over all layers.
+
+    A token is run to see: heads and widths may differ from layer to layer, and no two configurations name them alike.
+    """
+    cache = KeyValues(model.config.get_text_config().num_hidden_layers, rows=1)
+    cache.make_room(1)
+    first = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with torch.inference_mode():
+        model(input_ids=first, position_ids=first, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values) if tensor is not None]
+    return sum(tensor.nbytes for tensor in held) // cache.slots
 
 
 class _Columns(DynamicLayer):

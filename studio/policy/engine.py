@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from studio.policy.batch import Batch, Forward, Row
 from studio.policy.failures import CLOSING, FAILED, NOT_NUMBERS, explain, free_memory, is_out_of_memory
-from studio.policy.interface import Busy, PolicyClosed
+from studio.policy.interface import PolicyClosed
+from studio.policy.jobs import Jobs
+from studio.policy.line import Line
 from studio.policy.sampling import INVALID, choose
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ class Engine:
         self._limits = limits
         self._threads = threads
         self._changed = threading.Condition()
-        self._line: deque[Row] = deque()
-        self._jobs: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
+        self._line: Line[Row] = Line(limits.waiting)
+        self._jobs = Jobs()
         self._numbers = count(1)
         self._closing = False
         self._opening: Batch | None = None
@@ -68,22 +69,17 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise PolicyClosed("The policy is closed; start the studio again.")
-            if len(self._line) >= self._limits.waiting + self._free_rows():
-                raise Busy(
-                    f"{len(self._line)} replies are waiting already, which is the limit. Try again in a moment."
-                )
             row.number = next(self._numbers)
-            self._line.append(row)
-            row.sink.move_up(len(self._line))
+            self._line.join(row, free=self._free_rows())
+            self._tell_places()
             self._changed.notify()
 
     def run(self, job: Generator[None, None, Result]) -> Future[Result]:
         """Run `job` on the owner's thread, one slice (up to its next ``yield``) a turn; the future has its result."""
-        future: Future[Result] = Future()
         with self._changed:
             if self._closing:
                 raise PolicyClosed("The policy is closed; start the studio again.")
-            self._jobs.append((job, future))
+            future = self._jobs.add(job)
             self._changed.notify()
         return future
 
@@ -116,19 +112,19 @@ class Engine:
                 self._fail_everything(FAILED.format(error=error))
         self._fail_everything(CLOSING)
         with self._changed:
-            for _, future in self._jobs:
-                future.cancel()
-            self._jobs.clear()
+            self._jobs.cancel()
 
     def _has_work(self) -> bool:
-        return bool(self._closing or self._jobs or self._line or self._opening or self._running)
+        return bool(self._closing or len(self._jobs) or len(self._line) or self._opening or self._running)
 
     def _turn(self) -> None:
-        self._advance_job()
+        self._jobs.advance()
         with torch.inference_mode():
             self._drop_cancelled()
             if self._opening is None:
                 self._open()
+            else:
+                self._open_twins(self._opening)
             if self._opening is not None:
                 self._read(self._opening)
             if self._running is not None:
@@ -138,34 +134,14 @@ class Engine:
         with self._changed:
             dropped = [row for row in self._line if row.sink.cancelled]
             for row in dropped:
-                self._line.remove(row)
+                self._line.leave(row)
             if dropped:
                 self._tell_places()
-        if self._opening is not None and any(row.sink.cancelled for row in self._opening.rows):
-            dropped += self._leave(self._opening, [row for row in self._opening.rows if row.sink.cancelled])
-        if self._running is not None:
-            dropped += self._leave(self._running, [row for row in self._running.rows if row.sink.cancelled])
+        for batch in (self._opening, self._running):
+            if batch is not None:
+                dropped += self._leave(batch, [row for row in batch.everyone if row.sink.cancelled])
         for row in dropped:
             row.sink.end()
-
-    def _advance_job(self) -> None:
-        with self._changed:
-            if not self._jobs:
-                return
-            job, future = self._jobs[0]
-        try:
-            next(job)
-            return
-        except StopIteration as end:
-            result, failure = end.value, None
-        except Exception as error:  # noqa: BLE001  (handed to whoever waits for the future)
-            result, failure = None, error
-        with self._changed:
-            self._jobs.popleft()
-        if failure is not None:
-            future.set_exception(failure)
-        else:
-            future.set_result(result)
 
     def _open(self) -> None:
         """Choose from the front of the line the rows whose prompts are read together next."""
@@ -173,28 +149,54 @@ class Engine:
         budget = self._budget()
         with self._changed:
             free = self._free_rows()
-            while self._line and len(group) < free and self._fits(group, self._line[0], budget):
-                group.append(self._line.popleft())
+            while len(group) < free and (first := next(iter(self._line), None)):
+                if not self._fits(group, first, budget):
+                    break
+                group.append(self._line.serve())
             if not group:
                 return
             self._tell_places()
         for row in group:
             row.sink.move_up(0)
-        self._opening = Batch(group, layer_count=self._layer_count, device=self._device)
+        self._opening = Batch(
+            group,
+            layer_count=self._layer_count,
+            device=self._device,
+            most_slots=self._limits.slots,
+        )
+
+    def _open_twins(self, opening: Batch) -> None:
+        """Let those at the front of the line join whose very prompt is being read."""
+        joined: list[Row] = []
+        with self._changed:
+            while self._free_rows() and (first := next(iter(self._line), None)):
+                if first.alone or not self._holds([*opening.everyone, first]) or not opening.adopt(first):
+                    break
+                joined.append(self._line.serve())
+            if joined:
+                self._tell_places()
+        for row in joined:
+            row.sink.move_up(0)
 
     def _fits(self, group: Sequence[Row], row: Row, budget: int) -> bool:
         """Whether `row` may be read with `group`: enough cache for all running, prompts of like length, one slice."""
-        rows = [*group, row, *(self._running.rows if self._running else ())]
-        length = max(len(other.prompt) + other.most_tokens for other in rows)
-        if self._running is not None:
-            length = max(length, self._running.cache.columns + row.most_tokens)
-        if len(rows) > 1 and len(rows) * length > self._limits.slots:
+        if not self._holds([*group, row]):
             return False
         if not group:
             return True
+        if row.alone or group[0].alone:
+            return False
+        if any(row.adapter == other.adapter and row.prompt == other.prompt for other in group):
+            return True
         lengths = [len(other.prompt) for other in (*group, row)]
-        alike = max(lengths) * len(lengths) <= budget and 2 * min(lengths) >= max(lengths)
-        return alike and not row.alone and not group[0].alone
+        return max(lengths) * len(lengths) <= budget and 2 * min(lengths) >= max(lengths)
+
+    def _holds(self, newcomers: Sequence[Row]) -> bool:
+        """Whether the cache is large enough for `newcomers` beside all that run, each as long as the longest may get.
+        A row that has everything for itself is always let in."""
+        rows = [*newcomers, *(self._running.rows if self._running else ())]
+        length = max(len(row.prompt) + row.most_tokens for row in rows)
+        return len(rows) == 1 or len(rows) * length <= self._limits.slots
 
     def _read(self, opening: Batch) -> None:
         """Read a slice of the prompts; with the last slice come the first tokens, and the rows start to run."""
@@ -203,27 +205,28 @@ class Engine:
             if logits is None:
                 return
             self._hand_out(opening, logits)
+            self._opening = None
             if opening.rows and self._running is None:
                 self._running = opening
             elif opening.rows and self._running is not None:
                 self._running.absorb(opening)
-            self._opening = None
         except Exception as error:  # noqa: BLE001  (the newcomers' failure is theirs alone: what runs goes on)
             self._opening = None
             self._retry_or_fail(opening, error)
 
     def _retry_or_fail(self, opening: Batch, error: Exception) -> None:
         """Fail a lone row; send several back to the front of the line, to be read one by one."""
-        rows = [row for row in opening.rows if self._running is None or row not in self._running.rows]
-        fresh = [row for row in rows if row.last_token < 0 and len(opening.rows) > 1]
-        text = explain(error, opening.rows)
+        everyone = opening.everyone
+        rows = [row for row in everyone if self._running is None or row not in self._running.rows]
+        fresh = [row for row in rows if row.last_token < 0 and len(everyone) > 1]
+        text = explain(error, everyone)
         for row in rows:
             if row not in fresh:
                 row.sink.end(error=text)
         with self._changed:
-            for row in reversed(fresh):
+            for row in fresh:
                 row.alone = True
-                self._line.appendleft(row)
+            self._line.put_back(fresh)
             self._tell_places()
         free_memory(self._device)
 
@@ -275,8 +278,12 @@ class Engine:
         return self._limits.prefill_tokens * (1 if self._running is not None else 4)
 
     def _free_rows(self) -> int:
-        busy = sum(len(batch.rows) for batch in (self._opening, self._running) if batch is not None)
-        return max(0, self._limits.rows - busy)
+        return max(0, self._limits.rows - len(self._busy()))
+
+    def _busy(self) -> list[Row]:
+        return [
+            row for batch in (self._opening, self._running) if batch is not None for row in batch.everyone
+        ]
 
     def _tell_places(self) -> None:
         """Tell those in line their place. The caller holds the lock."""
@@ -285,10 +292,8 @@ class Engine:
 
     def _fail_everything(self, text: str) -> None:
         with self._changed:
-            rows = list(self._line)
-            self._line.clear()
-        for batch in (self._opening, self._running):
-            rows += batch.rows if batch is not None else []
+            rows = self._line.clear()
+        rows += self._busy()
         self._opening = self._running = None
         for row in rows:
             row.sink.end(error=text)

@@ -20,30 +20,38 @@ from pydantic import Field, PrivateAttr
 from memory.schema import BASE_VERSION, Message
 from studio.policy.adapters import Adapters, AdapterWeights, read_adapter
 from studio.policy.batch import Row
+from studio.policy.cache import slot_bytes
 from studio.policy.chat_model import ChatPolicy
 from studio.policy.engine import Engine, Limits
 from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion, UnknownVersion
+from studio.policy.packed import threads_for
 from studio.policy.reply import ReplySink
 from studio.policy.sampling import Drawing
 from studio.policy.stream import ReplyStream
 from studio.policy.text import ReplyText
 from training.base import BaseModel
 from training.fingerprint import FingerprintMismatch, canary_steps, check, digest, tolerance_for
-from training.prompt import encode_prompt, end_of_turn_ids
+from training.prompt import count_tokens, encode_prompt
 from training.registry import AdapterRefused, Manifest
+
+_LEAST_SLOTS = 128
+"""Tokens under which a cache is of no use: not even one short question with its reply would fit."""
 
 
 class LocalPolicy(ChatPolicy):
     """Answers with `base_model` and the adapters loaded into it. The model is this object's alone from here on.
 
-    `new_seed` gives the seed of a reply that asks for none. `threads` are CPU threads for the model, 0 for all cores.
+    `cache_mib` is the most memory for keys and values of replies under way (twice that for a moment while it grows).
+    `new_seed` gives the seed of a reply that asks for none. `threads` are CPU threads for the model, 0 for
+    as many as suit its size.
     """
 
-    base_model: Any
+    base_model: Any = Field(repr=False)
     """A `training.base.BaseModel`; pydantic cannot look into its libraries' types."""
     max_rows: int = Field(16, ge=1)
     max_waiting: int = Field(64, ge=0)
     prefill_tokens: int = Field(256, ge=1)
+    cache_mib: int = Field(4096, ge=1)
     threads: int = Field(0, ge=0)
     new_seed: Callable[[], int] = lambda: secrets.randbits(63)
 
@@ -55,14 +63,17 @@ class LocalPolicy(ChatPolicy):
     _versions: dict[str, _Loaded] = PrivateAttr(default_factory=dict)
     _ends: frozenset[int] = PrivateAttr()
     _base_logprobs: list[float] | None = PrivateAttr(default=None)
+    _context_tokens: int = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Start the engine's thread."""
         super().model_post_init(context)
         self._base = self.base_model
         model: Any = self._base.model
+        slots = self._slots(model)
+        self._context_tokens = min(self._base.context_tokens, slots)
         self._adapters = Adapters(model)
-        self._ends = frozenset(end_of_turn_ids(self._base.tokenizer)) | _generation_ends(model)
+        self._ends = self._base.ends
         self._engine = Engine(
             self._adapters,
             layer_count=model.config.get_text_config().num_hidden_layers,
@@ -70,10 +81,10 @@ class LocalPolicy(ChatPolicy):
             limits=Limits(
                 rows=self.max_rows,
                 waiting=self.max_waiting,
-                slots=self.max_rows * self.context_tokens,
+                slots=slots,
                 prefill_tokens=self.prefill_tokens,
             ),
-            threads=self.threads,
+            threads=self.threads or (threads_for(model) if self._base.device.type == "cpu" else 0),
         )
 
     @property
@@ -86,7 +97,8 @@ class LocalPolicy(ChatPolicy):
 
     @property
     def context_tokens(self) -> int:
-        return self._base.context_tokens
+        """The model's context, or as much of it as the cache can hold."""
+        return self._context_tokens
 
     @property
     def identity(self) -> str:
@@ -100,9 +112,11 @@ class LocalPolicy(ChatPolicy):
             return [loaded.served for loaded in self._versions.values() if not loaded.released]
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        return len(encode_prompt(self._base.tokenizer, messages))
+        return count_tokens(self._base.tokenizer, messages)
 
-    def start(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> ReplyStream:
+    def start(
+        self, messages: Sequence[Message], *, version: str, sampling: Sampling, owner: str | None = None
+    ) -> ReplyStream:
         prompt = encode_prompt(self._base.tokenizer, messages)
         room = self.context_tokens - len(prompt)
         if room < 1:
@@ -123,6 +137,7 @@ class LocalPolicy(ChatPolicy):
                     drawing=Drawing.seeded(sampling.temperature, sampling.top_p, seed=seed),
                     most_tokens=most,
                     sink=ReplySink(stream, text, ends=self._ends, most_tokens=most),
+                    owner=owner,
                 )
             )
         except BaseException:  # whatever it was, the version must not count as in use
@@ -161,6 +176,17 @@ class LocalPolicy(ChatPolicy):
 
     def close(self) -> None:
         self._engine.close()
+
+    def _slots(self, model: Any) -> int:
+        """How many tokens the cache may hold, over all rows: as many as are of use, within `cache_mib`."""
+        held = self.cache_mib * 2**20 // slot_bytes(model)
+        if held < min(_LEAST_SLOTS, self._base.context_tokens):
+            least = -(-_LEAST_SLOTS * slot_bytes(model) // 2**20)
+            raise ValueError(
+                f"A cache of {self.cache_mib} MiB holds {held} tokens of {self.model_name}, and a conversation needs "
+                f"{_LEAST_SLOTS} at least. Set THUMBPRINT_CACHE_MIB to {least} or more."
+            )
+        return min(held, self.max_rows * self._base.context_tokens)
 
     def _check_manifest(self, version: str, manifest: Manifest) -> None:
         if manifest.base_identity != self.identity or manifest.quantization != self._base.quantization:
@@ -255,11 +281,3 @@ class _Loaded:
     name: str
     replies: int = 0
     released: bool = False
-
-
-def _generation_ends(model: Any) -> frozenset[int]:
-    """The end tokens that the model's own generation settings name."""
-    named = getattr(model.generation_config, "eos_token_id", None)
-    if named is None:
-        return frozenset()
-    return frozenset(named) if isinstance(named, list) else frozenset({int(named)})

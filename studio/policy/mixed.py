@@ -1,4 +1,4 @@
-"""Several LoRA adapters in one batch with the work of one: what each PEFT layer computes while it serves.
+"""Several LoRA adapters in one batch with the work of one: what each linear layer computes while it serves.
 
 PEFT's own mixed batches pick the rows of each adapter out of the batch, layer by layer, which on a small model costs
 more than the model. Here the A matrices of all adapters stand under each other and the B matrices beside each other;
@@ -11,6 +11,7 @@ This module knows rows, names and matrices; it knows no requests and loads nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,20 @@ from torch.nn.functional import linear
 
 Layout = tuple[tuple[str, int, float], ...]
 """What a stack holds, in order: adapter, rank, scaling."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One layer's update under one adapter, ``scaling * (x A^T) B^T``: A (rank, width in), B (width out, rank)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Inputs and outputs of the layer that this fits."""
+        return self.a.shape[1], self.b.shape[0]
 
 
 class Route:
@@ -47,16 +62,27 @@ class Route:
 
 
 class MixedLayer:
-    """The serving side of one PEFT LoRA layer; `install` makes the layer compute through it."""
+    """The serving side of one linear layer; `install` makes the layer compute through it."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
+        # Not the module's call: nobody hooks into it, and it costs as much as a small product.
+        self._base = layer.forward
+        self._updates: dict[str, LowRank] = {}
         self._stacks: dict[tuple[str, ...], tuple[torch.Tensor, torch.Tensor, Layout] | None] = {}
         self.route: Route | None = None
 
     def install(self) -> None:
-        """From now on the layer's forward is `forward`. Its parameters stay where PEFT put them."""
+        """From now on the layer's forward is `forward`. Its parameters stay where they are."""
         self._layer.forward = self.forward
+
+    def put_in(self, name: str, update: LowRank) -> None:
+        """Have rows routed to `name` get `update`."""
+        self._updates[name] = update
+
+    def take_out(self, name: str) -> None:
+        """Forget the update of `name`, if there is one."""
+        self._updates.pop(name, None)
 
     def forget(self) -> None:
         """Drop the stacks: adapters have come or gone."""
@@ -64,7 +90,7 @@ class MixedLayer:
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The base's result for `x` (rows, columns, width), with each row's update under its own adapter."""
-        result: torch.Tensor = self._layer.base_layer(x, *args, **kwargs)
+        result: torch.Tensor = self._base(x, *args, **kwargs)
         route = self.route
         if route is None or not route.names:
             return result
@@ -83,13 +109,11 @@ class MixedLayer:
         return self._stacks[names]
 
     def _build(self, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor, Layout] | None:
-        layer = self._layer
-        present = [name for name in names if name in layer.lora_A]
+        present = {name: self._updates[name] for name in names if name in self._updates}
         if not present:
             return None
-        layout = tuple((name, int(layer.r[name]), float(layer.scaling[name])) for name in present)
-        a = [layer.lora_A[name].weight.detach() for name in present]
-        b = [layer.lora_B[name].weight.detach() for name in present]
+        layout = tuple((name, update.a.shape[0], update.scaling) for name, update in present.items())
+        a, b = [update.a for update in present.values()], [update.b for update in present.values()]
         if len(present) == 1:
             return a[0], b[0], layout
         return torch.cat(a), torch.cat(b, dim=1), layout

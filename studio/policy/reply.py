@@ -42,7 +42,9 @@ class ReplySink:
     def move_up(self, waiting: int) -> None:
         self._stream.move_up(waiting)
 
-    def end(self, *, error: str | None = None) -> None:
+    def end(self, *, error: str | None = None, finish: Finish | None = None) -> None:
+        """End the reply, with what has been found so far; `finish` is what an engine says that ended it by itself."""
         if self._finish == "cancelled":
             self._stream.push(self._text.flush(), tokens=0)
+            self._finish = finish or self._finish
         self._stream.end("error" if error is not None else self._finish, error)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-_USUAL_NUCLEUS = 256
-"""Most tokens that a nucleus usually holds; finding so many is much cheaper than sorting a large vocabulary."""
+_WIDTHS = (32, 256)
+"""How many tokens a nucleus is looked for in, before the whole vocabulary is sorted: 32 suffice nearly always, and
+finding them takes a tenth of the time of 256, a fiftieth of a sort."""
 
 INVALID = -1
 """Stands for the token of a row whose logits are not numbers."""
@@ -38,15 +39,17 @@ def choose(logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
     Temperature comes first, then the nucleus of what it left (Holtzman et al. 2020): the smallest set of most likely
     tokens with a probability of at least `top_p` together.
     """
-    best = logits.max(dim=-1)
-    tokens: list[int] = torch.where(best.values.isfinite(), best.indices, INVALID).tolist()
-    drawn = [
-        row for row, drawing in enumerate(drawings) if drawing.temperature > 0 and tokens[row] != INVALID
-    ]
+    valid = logits.amax(dim=-1).isfinite().tolist()  # a NaN anywhere comes out on top
+    tokens = [INVALID] * len(drawings)
+    greedy = [row for row, drawing in enumerate(drawings) if valid[row] and drawing.temperature == 0]
+    drawn = [row for row, drawing in enumerate(drawings) if valid[row] and drawing.temperature > 0]
+    if greedy:
+        for row, token in zip(greedy, _rows(logits, greedy).argmax(dim=-1).tolist(), strict=True):
+            tokens[row] = token
     if not drawn:
         return tokens
     temperatures = torch.tensor([[drawings[row].temperature] for row in drawn], device=logits.device)
-    probabilities = torch.softmax(logits[drawn].float() / temperatures, dim=-1)
+    probabilities = torch.softmax(_rows(logits, drawn).float() / temperatures, dim=-1)
     uniform = [torch.rand((), generator=drawings[row].generator, dtype=torch.float64).item() for row in drawn]
     chosen = _pick(probabilities, [drawings[row].top_p for row in drawn], uniform)
     for row, token in zip(drawn, chosen, strict=True):
@@ -55,27 +58,44 @@ def choose(logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
 
 
 def _pick(probabilities: torch.Tensor, top_p: list[float], uniform: list[float]) -> list[int]:
-    """Invert each row's cumulative distribution at its uniform number. Rows whose nucleus is wide are sorted whole;
-    which rows those are depends on the row alone."""
-    usual = probabilities.topk(min(_USUAL_NUCLEUS, probabilities.shape[-1]), dim=-1)
-    covered = usual.values.sum(-1).tolist()
+    """Invert each row's cumulative distribution at its uniform number. Rows whose nucleus is wider than the first
+    width are looked at again with more; which rows those are depends on the row alone."""
     picked = [0] * len(top_p)
-    narrow = [row for row in range(len(top_p)) if covered[row] >= top_p[row]]
-    wide = [row for row in range(len(top_p)) if covered[row] < top_p[row]]
-    for rows, values, indices in (
-        (narrow, usual.values[narrow], usual.indices[narrow]),
-        (wide, *probabilities[wide].sort(dim=-1, descending=True)),
-    ):
-        if not rows:
-            continue
-        limits = torch.tensor([[top_p[row]] for row in rows], device=values.device, dtype=torch.float64)
-        draws = torch.tensor([[uniform[row]] for row in rows], device=values.device, dtype=torch.float64)
+    rows = list(range(len(top_p)))
+    vocabulary = probabilities.shape[-1]
+    for width in (*_WIDTHS, vocabulary):
+        values, indices = _rows(probabilities, rows).topk(min(width, vocabulary), dim=-1)
         cumulative = values.double().cumsum(-1)
-        inside = (cumulative - values) < limits
-        inside[:, 0] = True
-        total = torch.where(inside, values.double(), 0).sum(-1, keepdim=True)
-        positions = torch.searchsorted(cumulative, draws * total, right=True)
-        positions = torch.minimum(positions, inside.sum(-1, keepdim=True) - 1)
-        for row, token in zip(rows, indices.gather(-1, positions)[:, 0].tolist(), strict=True):
-            picked[row] = token
+        covered = cumulative[:, -1].tolist()
+        whole = width >= vocabulary
+        found = [n for n, row in enumerate(rows) if whole or covered[n] >= top_p[row]]
+        if len(found) < len(rows):
+            values, indices, cumulative = values[found], indices[found], cumulative[found]
+        here = [rows[n] for n in found]
+        if here:
+            tokens = _invert(
+                values.double(), cumulative, [top_p[row] for row in here], [uniform[row] for row in here]
+            )
+            for row, token in zip(here, indices.gather(-1, tokens)[:, 0].tolist(), strict=True):
+                picked[row] = token
+        if len(here) == len(rows):
+            break
+        rows = [row for n, row in enumerate(rows) if n not in set(found)]
     return picked
+
+
+def _rows(values: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """These rows of `values`, without a copy when they are all there are."""
+    return values if len(rows) == len(values) else values[rows]
+
+
+def _invert(
+    values: torch.Tensor, cumulative: torch.Tensor, top_p: list[float], uniform: list[float]
+) -> torch.Tensor:
+    """Where each row's random number falls within its nucleus; shape (rows, 1)."""
+    limits, draws = torch.tensor([top_p, uniform], device=values.device, dtype=torch.float64)[:, :, None]
+    inside = (cumulative - values) < limits
+    inside[:, 0] = True
+    total = torch.where(inside, values, 0).sum(-1, keepdim=True)
+    positions = torch.searchsorted(cumulative, draws * total, right=True)
+    return torch.minimum(positions, inside.sum(-1, keepdim=True) - 1)

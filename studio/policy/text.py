@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
+_UNREADABLE = "\ufffd"
 _JOINER = "\u200d"
 _FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 _MOST_HELD = 32
@@ -24,7 +23,9 @@ class ReplyText:
 
     def __init__(self, tokenizer: Any, *, stop: Sequence[str] = ()) -> None:
         self._backend = tokenizer.backend_tokenizer
-        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._read = 0
+        self._before = ""
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
@@ -32,7 +33,7 @@ class ReplyText:
 
     def push(self, token: int) -> str:
         """Take the next token; return the text that is now certain, which is often empty."""
-        self._held += self._decoder.step(self._backend, token) or ""
+        self._held += self._decode(token)
         if self._cut_at_stop():
             return self._release(len(self._held))
         keep = max(_unfinished_emoji(self._held), _begun_stop(self._held, self._stop))
@@ -41,6 +42,23 @@ class ReplyText:
     def flush(self) -> str:
         """The text still held back, at the end of the reply. Bytes that never became a character are dropped."""
         return self._release(len(self._held))
+
+    def _decode(self, token: int) -> str:
+        """The text that `token` completes; empty while its bytes are not whole characters.
+
+        Tokens are decoded together with those just before, since the first of a text may lose its space. (The
+        tokenizers' own `DecodeStream` raises an error where bytes that are no text follow others, which models that
+        fall back to bytes do write.)
+        """
+        self._ids.append(token)
+        text: str = self._backend.decode(self._ids, skip_special_tokens=True)
+        if text.endswith(_UNREADABLE):
+            return ""
+        new = text[len(self._before) :]
+        del self._ids[: self._read]
+        self._read = len(self._ids)
+        self._before = self._backend.decode(self._ids, skip_special_tokens=True)
+        return new
 
     def _release(self, length: int) -> str:
         ready, self._held = self._held[:length], self._held[length:]
