@@ -189,3 +189,35 @@ def test_text_alone_has_no_control_tokens() -> None:
 def test_counting_is_encoding() -> None:
     messages = [Message("user", "How many?")]
     assert count_tokens(TOKENIZERS["phi"], messages) == len(reference(TOKENIZERS["phi"], messages))
+
+
+@families
+def test_end_of_a_conversation_that_begins_with_a_reply_can_be_counted(family: str) -> None:
+    """Trimming counts such ends; the count must not fall when the message before is put in front."""
+    tokenizer = TOKENIZERS[family]
+    whole = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "z")]
+    counts = [count_tokens(tokenizer, [whole[0], *whole[begin:]]) for begin in (3, 2, 1)]
+    assert counts == sorted(counts) and counts[-1] == len(encode_prompt(tokenizer, whole))
+    with pytest.raises(PromptError, match="cannot express"):
+        count_tokens(TOKENIZERS["gemma"], [Message("system", "s")])
+
+
+def test_plain_added_tokens_of_the_template_are_kept_out_of_texts_too() -> None:
+    """Some control tokens do not count as special (Qwen3's <think>); what the template never writes is text."""
+    from tokenizers import AddedToken
+
+    tokenizer = tiny_tokenizer(template="{% set x = '<note>' %}" + CHATML)
+    tokenizer.add_tokens([AddedToken("<note>", special=False), AddedToken("<other>", special=False)])
+    note, other = tokenizer.convert_tokens_to_ids(["<note>", "<other>"])
+    text = "a <note> b <other> c"
+    for ids in (encode_prompt(tokenizer, [Message("user", text)]), encode_text(tokenizer, text)):
+        assert note not in ids and text in tokenizer.decode(ids)
+    assert other in encode_text(tokenizer, "a <other> b")
+
+
+def test_control_token_that_is_added_later_is_kept_out_from_then_on() -> None:
+    tokenizer = tiny_tokenizer()
+    assert encode_text(tokenizer, "a <x> b")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<x>"]})
+    ids = encode_text(tokenizer, "a <x> b")
+    assert tokenizer.convert_tokens_to_ids("<x>") not in ids and tokenizer.decode(ids) == "a <x> b"

@@ -1,43 +1,43 @@
 """The base model: loaded and quantized in one way for everybody, and named by a hash of what was loaded.
 
-Trainer and server both come here, so that they compute the same function. This module knows no adapters, no prompts
+Trainer and server both come here, so that they compute the same function. This module knows no adapters, no engine
 and no settings beyond those that say which model and where. Weights are read from safetensors only; no code that
 comes with a model is ever run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from jinja2 import TemplateError
 
+from memory.schema import Message
+from training.model_files import ModelUnavailable, find_model, identity_of
+from training.prompt import PromptError, encode_prompt, end_of_turn_ids
+from training.quantization import quantization_config, unpack_linears
 from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_WANTED_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt")
-
-
-class ModelUnavailable(OSError):
-    """The base model cannot be had: not there, not reachable, gated. The message says which and the way out."""
+_SERVED_LAYERS = {"full_attention", "sliding_attention"}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_LENGTHENED = {"longrope", "dynamic"}
+"""Position codes that change for the whole pass once one row of it is longer than the model was first trained for."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
     """A loaded base. `identity` is 16 hex digits over the weights' and the tokenizer's bytes.
 
-    `name` is what the settings called it, `revision` the Hub commit (empty for a folder), `quantization` ``nf4`` or
-    ``none``, `context_tokens` the most that a prompt and its reply may take together. The model is in eval mode.
+    `name` is what the settings called it, `revision` the Hub commit (empty for a folder), `quantization` ``nf4``,
+    ``int8`` or ``none``, `context_tokens` the most that a prompt and its reply may take together. The model is in eval
+    mode.
     """
 
     model: PreTrainedModel
@@ -49,39 +49,29 @@ class BaseModel:
     context_tokens: int
     identity: str
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a reply: the template's end of turn, and all that the tokenizer and the model's own
+        generation settings name."""
+        named: Any = getattr(self.model.generation_config, "eos_token_id", None)
+        listed = named if isinstance(named, list) else [] if named is None else [named]
+        return frozenset(end_of_turn_ids(self.tokenizer)) | frozenset(int(token) for token in listed)
+
 
 def load_base(settings: TrainingSettings) -> BaseModel:
     """Load the model that `settings` name, onto a GPU if there is one.
 
-    fp32 on a CPU, bf16 compute on a GPU. With ``nf4`` on a CPU the linear layers hold the dequantized 4-bit values
-    (see `unpack_linears`). Raises `ModelUnavailable`.
+    fp32 on a CPU, bf16 compute on a GPU. Quantized linear layers on a CPU hold the dequantized values (see
+    `training.quantization.unpack_linears`). Raises `ModelUnavailable`.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     _load_quietly()
     folder, revision = find_model(settings.model, revision=settings.revision)
+    # What is quick to find out comes first: nobody should wait for gigabytes to learn that a template is missing.
+    tokenizer = load_tokenizer(folder, template=settings.chat_template)
+    config = load_config(folder)
+    context_tokens = context_of(config, settings)
     device = _choose_device(settings.quantization)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    quantization_config = _nf4(dtype) if settings.quantization == "nf4" else None
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            quantization_config=quantization_config,
-            device_map={"": device},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelUnavailable(
-            f"The model in {folder} cannot be loaded: {error} Expected a causal language model with safetensors "
-            "weights, config.json and a tokenizer; set THUMBPRINT_MODEL to such a folder or Hub name."
-        ) from error
-    if settings.quantization == "nf4" and device.type == "cpu":
-        unpack_linears(model, dtype=dtype)
-    model.eval()
+    model = _load_model(folder, settings, device)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -89,7 +79,7 @@ def load_base(settings: TrainingSettings) -> BaseModel:
         revision=revision,
         quantization=settings.quantization,
         device=device,
-        context_tokens=_context_of(model, settings.context_tokens),
+        context_tokens=context_tokens,
         identity=identity_of(folder),
     )
 
@@ -103,133 +93,151 @@ def _load_quietly() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def find_model(name: str, *, revision: str = "") -> tuple[Path, str]:
-    """The folder that holds model `name`, and the Hub commit it is from (empty for a local folder).
+def load_tokenizer(folder: Path, *, template: str) -> Any:
+    """The tokenizer, with a chat template that works: the model's own, or the one in the file `template`."""
+    from transformers import AutoTokenizer
 
-    `name` is a folder, or a Hub name whose files are fetched unless they are in the cache. Raises `ModelUnavailable`.
-    """
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return folder, ""
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except _reading_errors() as error:
+        raise _unloadable(folder, error) from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ModelUnavailable(
-            f"There is no model in {folder}: config.json is missing. Set THUMBPRINT_MODEL to a folder that holds one "
-            "or to a Hub name such as Qwen/Qwen2.5-0.5B-Instruct; `python -m training.mini` makes the small one."
+            f"The tokenizer in {folder} is a {type(tokenizer).__name__}, which cannot write replies piece by piece. "
+            "Expected one with a tokenizer.json; choose a model that has it."
         )
-    snapshot = _fetch(name, revision=revision)
-    return snapshot, snapshot.name
+    if template:
+        try:
+            tokenizer.chat_template = Path(template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelUnavailable(
+                f"The chat template {template} cannot be read ({error}). Set THUMBPRINT_CHAT_TEMPLATE to a file with a "
+                "Jinja template, or leave it out to use the model's own."
+            ) from error
+    try:
+        encode_prompt(tokenizer, [Message("user", "Hello")])
+        end_of_turn_ids(tokenizer)
+    except (PromptError, TemplateError) as error:
+        raise ModelUnavailable(
+            f"The model in {folder} cannot be chatted with. {str(error).rstrip('.')}. Or name a file that holds a chat "
+            "template for it with THUMBPRINT_CHAT_TEMPLATE."
+        ) from error
+    return tokenizer
 
 
-def identity_of(folder: Path) -> str:
-    """16 hex digits that change with any byte of the weights or the tokenizer in `folder`."""
-    weights = sorted(folder.glob("*.safetensors"))
-    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    whole = hashlib.sha256()
-    for file in (*weights, *tokenizer):
-        whole.update(f"{file.name} {_file_hash(file)}\n".encode())
-    return whole.hexdigest()[:16]
+def load_config(folder: Path) -> Any:
+    """The model's configuration, if its layers are of a kind that the chat's cache can hold."""
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except _reading_errors() as error:
+        raise _unloadable(folder, error) from error
+    text = config.get_text_config()
+    odd = sorted(set(getattr(text, "layer_types", None) or ()) - _SERVED_LAYERS)
+    if getattr(text, "num_kv_shared_layers", 0):
+        odd.append("layers that share keys and values")
+    if any(getattr(text, name, 0) for name in _EXPERTS):
+        odd.append("a mixture of experts")
+    if config.is_encoder_decoder:
+        odd.append("an encoder")
+    if odd:
+        raise ModelUnavailable(
+            f"The model in {folder} ({config.model_type}) has {', '.join(odd)}; expected a decoder whose layers all "
+            "use full or sliding attention, one set of weights each: only these can be served under several adapters "
+            "at once. Choose another model."
+        )
+    return config
 
 
-def unpack_linears(model: nn.Module, *, dtype: torch.dtype) -> int:
-    """Replace every bitsandbytes 4-bit linear layer by a plain one that holds the dequantized weight; count them.
+def _load_model(folder: Path, settings: TrainingSettings, device: torch.device) -> Any:
+    """The model in eval mode. Weights that are missing are an error: they would be made up at random."""
+    from transformers import AutoModelForCausalLM
 
-    The function computed stays the same, since bitsandbytes multiplies by these very values after unpacking them at
-    every call (258 against 235 tokens a second, one row of mini on one core). Memory grows to that of an unquantized
-    model.
-    """
-    import bitsandbytes as bnb
-
-    replaced = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, bnb.nn.Linear4bit):
-                setattr(parent, name, _unpacked(child, dtype))
-                replaced += 1
-    # From here on the model is an ordinary one: trainers must not take it for a 4-bit one.
-    for attribute in ("is_loaded_in_4bit", "is_quantized"):
-        if getattr(model, attribute, False):
-            setattr(model, attribute, False)
-    for attribute in ("hf_quantizer", "quantization_method"):
-        if hasattr(model, attribute):
-            delattr(model, attribute)
-    config: Any = getattr(model, "config", None)
-    if config is not None and hasattr(config, "quantization_config"):
-        del config.quantization_config
-    return replaced
-
-
-def _unpacked(layer: Any, dtype: torch.dtype) -> nn.Linear:
-    import bitsandbytes.functional as bnb_functional
-
-    weight: Any = bnb_functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-    plain = nn.Linear(
-        layer.in_features, layer.out_features, bias=layer.bias is not None, device=weight.device, dtype=dtype
-    )
-    with torch.no_grad():
-        plain.weight.copy_(weight)
-        if layer.bias is not None:
-            plain.bias.copy_(layer.bias)
-    return plain.requires_grad_(False)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=quantization_config(settings.quantization, dtype=dtype),
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelUnavailable(
+            f"The model in {folder} does not fit into this machine's memory as {settings.quantization}. Choose a "
+            "smaller one, or THUMBPRINT_QUANTIZATION=nf4 on a GPU."
+        ) from error
+    except _reading_errors() as error:
+        raise _unloadable(folder, error) from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ModelUnavailable(
+            f"The weights in {folder} are incomplete: {len(missing)} are missing, {missing[0]} among them. Fetch the "
+            "model again."
+        )
+    if getattr(model, "_is_stateful", False):
+        raise ModelUnavailable(
+            f"The model in {folder} ({model.config.model_type}) keeps a running state instead of keys and values, "
+            "which the chat cannot serve. Choose another model."
+        )
+    if settings.quantization != "none" and device.type == "cpu":
+        unpack_linears(model, dtype=dtype)
+    model.eval()
+    return model
 
 
-def _nf4(dtype: torch.dtype) -> Any:
-    """NormalFloat 4 with double quantization (Dettmers et al. 2023, section 3)."""
-    from transformers import BitsAndBytesConfig
+def _reading_errors() -> tuple[type[Exception], ...]:
+    """What transformers raises for files that are missing, damaged or not for it; its readers have no error in
+    common."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+    plain = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
+    return (*plain, SafetensorError, StrictDataclassError)
+
+
+def _unloadable(folder: Path, error: Exception) -> ModelUnavailable:
+    reason = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    if "trust_remote_code" in reason:
+        return ModelUnavailable(
+            f"The model in {folder} needs code of its own, and code that comes with a model is never run here. Choose "
+            "one whose architecture transformers knows."
+        )
+    return ModelUnavailable(
+        f"The model in {folder} cannot be loaded: {reason.rstrip('.')}. Expected a causal language model with "
+        "safetensors weights, config.json and tokenizer.json; set THUMBPRINT_MODEL to such a folder or Hub name."
     )
 
 
 def _choose_device(quantization: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    # bitsandbytes has no 4-bit kernels for Apple's GPUs.
+    # bitsandbytes has no kernels for Apple's GPUs.
     if quantization == "none" and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
 
 
-def _context_of(model: Any, wanted: int) -> int:
-    own = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(wanted, int(own)) if own else wanted
+def context_of(config: Any, settings: TrainingSettings) -> int:
+    """The smaller of the settings' and the model's own context, in tokens.
 
-
-def _file_hash(file: Path) -> str:
-    """Hex SHA-256 of a file. The Hub's cache names large files by it, which spares reading many gigabytes."""
-    target = file.resolve()
-    if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
-        return target.name
-    with open(target, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fetch(name: str, *, revision: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED_FILES))
-    except errors.GatedRepoError as error:
-        reason, way_out = "is gated", "Ask for access on its page, then run `hf auth login` or set HF_TOKEN."
-        cause: Exception = error
-    except errors.RevisionNotFoundError as error:
-        reason, way_out = (
-            f"has no revision {revision!r}",
-            "Set THUMBPRINT_REVISION to a branch, tag or commit of it.",
+    Where a longer row would change the positions' code for all rows of a pass (Phi-3 and Phi-4-mini beyond 4,096
+    tokens), the context ends before. Raises `ModelUnavailable` if no prompt has room beside a reply.
+    """
+    text = config.get_text_config()
+    limits = [settings.context_tokens, getattr(text, "max_position_embeddings", None)]
+    named: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    for rope in [named, *(value for value in named.values() if isinstance(value, dict))]:
+        if rope.get("rope_type") in _LENGTHENED:
+            limits.append(rope.get("original_max_position_embeddings"))
+    context = min(int(limit) for limit in limits if limit)
+    if context <= settings.max_new_tokens:
+        raise ModelUnavailable(
+            f"The model takes {context} tokens at most, prompt and reply together, and max_new_tokens is "
+            f"{settings.max_new_tokens}; a reply must leave room for its prompt. Lower THUMBPRINT_MAX_NEW_TOKENS."
         )
-        cause = error
-    except errors.RepositoryNotFoundError as error:
-        reason = "does not exist on the Hub, or is private"
-        way_out = "Check THUMBPRINT_MODEL; for a private model run `hf auth login` or set HF_TOKEN."
-        cause = error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") else ""
-        reason = f"is not on this machine and the Hub cannot be reached{offline}"
-        way_out = (
-            f"Connect once and run `hf download {name}`, or use the model that ships: THUMBPRINT_PRESET=mini."
-        )
-        cause = error
-    raise ModelUnavailable(f"Model {name} {reason}. {way_out}") from cause
+    return context

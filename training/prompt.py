@@ -1,13 +1,20 @@
 """Messages to token ids, so that the template's control tokens come from the template alone.
 
 A person may type ``<|im_end|>`` or anything else that looks like markup: it stays text. For texts without such
-strings the ids are exactly those of ``tokenizer.apply_chat_template``. This module knows no particular model family;
-it reads everything from the tokenizer and its template, and it never loads or runs a model.
+strings the ids are exactly those of ``tokenizer.apply_chat_template``. Where a template writes its roles in ordinary
+words instead of control tokens (``USER:``), nothing tells a person's words from them, here or anywhere.
+
+A template with a thinking switch (Qwen3, SmolLM3) gets it off: people judge replies, not the thoughts before them, and
+a short reply would be used up by them. This module knows no particular model family; it reads everything from the
+tokenizer and its template, and it never loads or runs a model.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -17,7 +24,9 @@ from memory.schema import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_PLAIN = "{{ messages[0]['content'] }}"
+_PLAIN = "{{ messages[0]['content'] }}{% if false %}{% raw %}CONTROLS{% endraw %}{% endif %}"
+"""A template that adds nothing. The tokenizer keeps those tokens out of texts that a template's own text names."""
+_SWITCHES = {"enable_thinking": False}
 _MARKS = ("qzxa", "qzxb")
 
 
@@ -50,24 +59,33 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of an assistant's `text` as they follow `encode_prompt`'s, with the end-of-turn token last."""
+    """The token ids of an assistant's `text` as they follow `encode_prompt`'s, with the end-of-turn token last.
+
+    They are those of the template, unless it changes the text by more than white space at its borders.
+    """
     _require_template(tokenizer)
     question = Message("user", _MARKS[0])
     prompt = _apply(tokenizer, [question], opening=True)
     whole = _apply(tokenizer, [question, Message("assistant", text)], opening=False)
-    ends = end_of_turn_ids(tokenizer)
+    ends, plain = end_of_turn_ids(tokenizer), encode_text(tokenizer, text)
     if whole[: len(prompt)] == prompt:
         for position in range(len(prompt), len(whole)):
             if whole[position] in ends:
-                return whole[len(prompt) : position + 1]
-    return [*encode_text(tokenizer, text), _end_of_turn(tokenizer)]
+                reply = whole[len(prompt) : position]
+                if _written(tokenizer, reply) == _written(tokenizer, plain):
+                    return [*reply, whole[position]]
+                break
+    return [*plain, _end_of_turn(tokenizer)]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of `text` alone: no template, no beginning-of-text token, no control tokens."""
+    controls = _controls(tokenizer)
+    if not controls.pattern.search(text):
+        return list(tokenizer.encode(text, add_special_tokens=False))
     ids: list[int] = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}],
-        chat_template=_PLAIN,
+        chat_template=_PLAIN.replace("CONTROLS", " ".join(controls.tokens.values())),
         tokenize=True,
         return_dict=False,
         sanitize_control_tokens=True,
@@ -76,8 +94,19 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> int:
-    """How many tokens `encode_prompt` makes of `messages`."""
-    return len(encode_prompt(tokenizer, messages))
+    """How many tokens `encode_prompt` makes of `messages`.
+
+    They may begin with a reply, as the end of a conversation that is being trimmed does: where the template insists on
+    a user message first, an empty one is counted in front.
+    """
+    try:
+        return len(encode_prompt(tokenizer, messages))
+    except PromptError:
+        system = [message for message in messages if message.role == "system"]
+        said = [message for message in messages if message.role != "system"]
+        if not said or said[0].role != "assistant":
+            raise
+        return len(encode_prompt(tokenizer, [*system, Message("user", ""), *said]))
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -136,7 +165,7 @@ def _check_skeleton(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     """Raise `_Swallowed` if a message with text does not come out of the template."""
     skeleton = _skeleton(messages)
     rendered: Any = tokenizer.apply_chat_template(
-        _as_dicts(skeleton), tokenize=False, add_generation_prompt=True
+        _as_dicts(skeleton), tokenize=False, add_generation_prompt=True, **_SWITCHES
     )
     for message in skeleton:
         if message.content.strip() and message.content not in rendered:
@@ -144,28 +173,62 @@ def _check_skeleton(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def _check_controls(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], ids: list[int]) -> None:
-    """Raise `PromptError` unless `ids` hold the special tokens of the bare template, in its order, and no other.
+    """Raise `PromptError` unless `ids` hold the control tokens of the bare template, in its order, and no other.
 
     The tokenizer keeps control tokens *inside* a text from being read as such; this also catches one that would form
     where a text touches the template's own words.
     """
-    special = set(tokenizer.all_special_ids) | {
-        token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    special.discard(tokenizer.unk_token_id)
+    controls = set(_controls(tokenizer).tokens) - {tokenizer.unk_token_id}
     bare = _apply(tokenizer, _skeleton(messages), opening=True)
-    if [i for i in ids if i in special] != [i for i in bare if i in special]:
+    if [i for i in ids if i in controls] != [i for i in bare if i in controls]:
         raise PromptError(
             "A message would change the structure of the conversation: together with the chat template its text "
             "forms a control token. Remove markup such as <|...|> from its beginning and end."
         )
 
 
+@dataclass(frozen=True)
+class _Controls:
+    """The tokens that nobody's text may become, by id, and a pattern that finds any of them in a text."""
+
+    tokens: dict[int, str]
+    pattern: re.Pattern[str]
+
+
+def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
+    template = str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
+    return _controls_of(tokenizer, template, len(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _controls_of(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> _Controls:
+    """The special tokens, and other added ones that `template` writes. White space among the added tokens (Gemma's
+    line breaks) is text. `size` is the tokenizer's, so that one which grows is looked at anew.
+
+    Remembered, since listing the added tokens takes long where there are thousands (Gemma: 11 ms).
+    """
+    named = tokenizer.chat_control_tokens or ()
+    tokens = {
+        token_id: token.content
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+        or token.content in named
+        or (token.content in template and not token.content.isspace())
+    }
+    tokens |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    longest_first = sorted(tokens.values(), key=len, reverse=True)
+    return _Controls(tokens, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip()
+
+
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The first control token that the template writes after an assistant's text, or end-of-text."""
     _require_template(tokenizer)
     rendered: Any = tokenizer.apply_chat_template(
-        _as_dicts([Message("user", _MARKS[0]), Message("assistant", _MARKS[1])]), tokenize=False
+        _as_dicts([Message("user", _MARKS[0]), Message("assistant", _MARKS[1])]), tokenize=False, **_SWITCHES
     )
     after = rendered.rpartition(_MARKS[1])[2]
     controls = tokenizer.added_tokens_decoder
@@ -181,12 +244,15 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, opening: bool) -> list[int]:
+    pattern = _controls(tokenizer).pattern
     ids: Any = tokenizer.apply_chat_template(
         _as_dicts(messages),
         tokenize=True,
         add_generation_prompt=opening,
         return_dict=False,
-        sanitize_control_tokens=True,
+        # Slow where there are thousands of added tokens, and without effect on texts that name no control token.
+        sanitize_control_tokens=any(pattern.search(message.content) for message in messages),
+        **_SWITCHES,
     )
     return list(ids)
 
@@ -199,5 +265,5 @@ def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.chat_template:
         raise PromptError(
             f"The tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template, so it cannot be told "
-            "who speaks. Choose an instruct or chat model, or put a chat_template.jinja beside its tokenizer."
+            "who speaks. Choose an instruct or chat model."
         )

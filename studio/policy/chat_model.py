@@ -1,8 +1,8 @@
 """The LangChain side of every policy: a `BaseChatModel` whose replies come from `Policy.start`.
 
 ``invoke``, ``stream``, ``batch`` and their async twins take `version`, `temperature`, `top_p`, `max_tokens`, `seed`
-and `stop` per call; what is not given is the policy's default. This module knows no engine: it turns LangChain's
-messages into ours and a stream's pieces into chunks.
+and `stop` per call; what is not given is the policy's default, and what a policy cannot do (tools, another model) is
+refused. This module knows no engine: it turns LangChain's messages into ours and a stream's pieces into chunks.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ from pydantic import ConfigDict, Field
 from memory.schema import BASE_VERSION, Message, Role
 from studio.policy.interface import Sampling, ServedVersion
 from studio.policy.stream import ReplyStream
+from training.prompt import PromptError
 from training.registry import Manifest
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
+_SAMPLING = ("version", "temperature", "top_p", "max_tokens", "seed")
+_DELIVERY = ("stream", "stream_usage")
+"""Arguments of a call that say how a reply is delivered, which LangChain and this class see to anyway."""
 
 
 class ReplyFailed(RuntimeError):
@@ -70,7 +74,9 @@ class ChatPolicy(BaseChatModel):
         """What the base model is called."""
 
     @abstractmethod
-    def start(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> ReplyStream:
+    def start(
+        self, messages: Sequence[Message], *, version: str, sampling: Sampling, owner: str | None = None
+    ) -> ReplyStream:
         """Begin a reply; see `studio.policy.interface.Policy.start`."""
 
     @abstractmethod
@@ -99,12 +105,43 @@ class ChatPolicy(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model_name, "identity": self.identity, "default_version": self.default_version}
+        """What tells this policy's replies from another's; LangChain's cache goes by it."""
+        return {
+            "model": self.model_name,
+            "identity": self.identity,
+            "default_version": self.default_version,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_model_name"] = self.model_name
+        params = super()._get_ls_params(stop=stop if stop is not None else self.stop, **kwargs)
+        params["ls_provider"] = "thumbprint"
         return params
+
+    def get_num_tokens(self, text: str) -> int:
+        """Tokens that `text` adds to a user message."""
+        return self.count_tokens([Message("user", text)]) - self.count_tokens([Message("user", "")])
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Tokens of the prompt that `messages` make, for `langchain_core.messages.trim_messages` and the like.
+
+        Where the chat template does not take them as they stand (trimming counts parts of a conversation), every
+        message counts as a prompt of its own. Raises `ValueError` for tools and for what is not text.
+        """
+        if tools:
+            raise ValueError("Tools were given, but this policy calls none; leave them out.")
+        ours = [_to_message(message) for message in messages]
+        if not ours:
+            return 0
+        try:
+            return self.count_tokens(ours)
+        except PromptError:
+            return sum(self.count_tokens([Message("user", message.content)]) for message in ours)
 
     def _generate(
         self,
@@ -165,15 +202,17 @@ class ChatPolicy(BaseChatModel):
     def _start(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> ReplyStream:
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        _check_arguments(given, model_name=self.model_name)
         words = stop if stop is not None else self.stop
         sampling = Sampling(
-            temperature=kwargs.get("temperature", self.temperature),
-            top_p=kwargs.get("top_p", self.top_p),
-            max_new_tokens=kwargs.get("max_tokens", self.max_tokens),
-            seed=kwargs.get("seed", self.seed),
+            temperature=given.get("temperature", self.temperature),
+            top_p=given.get("top_p", self.top_p),
+            max_new_tokens=given.get("max_tokens", self.max_tokens),
+            seed=given.get("seed", self.seed),
             stop=tuple(words or ()),
         )
-        version = kwargs.get("version", self.default_version)
+        version = given.get("version", self.default_version)
         return self.start([_to_message(message) for message in messages], version=version, sampling=sampling)
 
     def _last_chunk(self, stream: ReplyStream) -> ChatGenerationChunk:
@@ -195,6 +234,26 @@ class ChatPolicy(BaseChatModel):
             content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last"
         )
         return ChatGenerationChunk(message=message)
+
+
+def _check_arguments(arguments: dict[str, Any], *, model_name: str) -> None:
+    """Raise `ValueError` for what a call asks and a policy does not do; silence would look like consent."""
+    unknown = [
+        name
+        for name, value in arguments.items()
+        if name not in (*_SAMPLING, *_DELIVERY) and not (name == "model" and value == model_name)
+    ]
+    if not unknown:
+        return
+    if "model" in unknown:
+        raise ValueError(
+            f"The call asks for model {arguments['model']!r}, but this policy holds {model_name!r} alone. Leave model "
+            "out; an adapter is chosen with version."
+        )
+    raise ValueError(
+        f"The call has {', '.join(unknown)}, which this policy cannot do; it takes {', '.join(_SAMPLING)} and stop. "
+        "Leave it out."
+    )
 
 
 def _to_message(message: BaseMessage) -> Message:

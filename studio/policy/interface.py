@@ -7,7 +7,7 @@ This module knows no model, no tokenizer, no LangChain and no database; it must 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -118,6 +118,9 @@ class Stream(Protocol):
     def __iter__(self) -> Iterator[str]:
         """The reply piece by piece from its beginning, blocking in between; ends where the reply ends."""
 
+    def pieces(self) -> AsyncIterator[str]:
+        """The same as iterating, without blocking the event loop or holding a thread."""
+
 
 class Policy(Protocol):
     """What can answer. Every method may be called from any thread."""
@@ -130,8 +133,13 @@ class Policy(Protocol):
     def identity(self) -> str:
         """Short hash that names the base model, as written into manifests."""
 
-    def start(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> Stream:
+    def start(
+        self, messages: Sequence[Message], *, version: str, sampling: Sampling, owner: str | None = None
+    ) -> Stream:
         """Begin a reply and return at once.
+
+        `owner` is whoever asks; where replies wait in line, one owner's many do not push another's aside. None: nobody
+        in particular.
 
         Raises `Busy` when the line is full, `UnknownVersion`, `PromptTooLong`, `PolicyClosed`, or `ValueError` for
         messages that the model's chat template cannot express.
@@ -140,7 +148,8 @@ class Policy(Protocol):
     def load(self, version: str, path: Path, manifest: Manifest) -> ServedVersion:
         """Load an adapter, prove that it computes what the trainer's did, and offer it. Idempotent; blocks.
 
-        Raises `training.registry.AdapterRefused` with the reason; what was loaded before stays as it was.
+        Raises `training.registry.AdapterRefused` with the reason, or `ConnectionError` when the engine is elsewhere
+        and cannot be reached now (try again later); what was loaded before stays as it was.
         """
 
     def release(self, version: str) -> None:

@@ -97,7 +97,9 @@ class ScriptedPolicy(ChatPolicy):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content.split()) + 4 for message in messages)
 
-    def start(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> ReplyStream:
+    def start(
+        self, messages: Sequence[Message], *, version: str, sampling: Sampling, owner: str | None = None
+    ) -> ReplyStream:
         prompt_tokens = self.count_tokens(messages)
         if prompt_tokens >= self.context:
             raise PromptTooLong(
