@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help run test test-all lint mini clean
+.PHONY: help run test test-all lint mini vllm-venv clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -35,8 +35,17 @@ lint: $(VENV)/installed-tests ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-mini: $(VENV)/installed ## make the shipped base model again (about an hour on two cores)
+mini: $(VENV)/installed ## make the shipped base model again (about two hours on one core)
 	$(BIN)/python -m training.mini
 
+vllm-venv: .venv-vllm/installed ## install vLLM for CPUs beside the studio, for the tests on real servers (3.4 GB)
+
+.venv-vllm/installed: tests/vllm-requirements.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check -r tests/vllm-requirements.txt \
+		--extra-index-url https://download.pytorch.org/whl/cpu
+	.venv-vllm/bin/python -m pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec
+	touch $@
+
 clean: ## remove the virtual environment and caches (never the data folder)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
