@@ -9,8 +9,8 @@ pair at every turn, presses Retrain, and waits for the swap; the trainer is a pr
 `--comparisons` counts votes, ties included. The rater is a built-in name or ``FILE.py:FUNCTION``. Before and
 after, the same held-out questions are answered through the chat's policy: the share that satisfies the rater,
 and the normalised gain (after - before) / (1 - before). Any other flag is a setting of the studio, as for
-``app.py``. `--careless` trains as one should not (learning rate 1e-3, no term for fluency), to see what the
-gate says. Each seed has its own data folder, which is removed (`--keep` leaves it).
+``app.py``. `--careless` trains as one should not (learning rate 1e-3, no term for fluency, no restraint), to see
+what the gate says. Each seed has its own data folder, which is removed (`--keep` leaves it).
 
 It uses public parts only and needs the mini model's grammar for prompts and facts.
 """
@@ -39,7 +39,7 @@ from studio.build import build
 from studio.settings import StudioSettings
 from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact
 
-CARELESS = ("--learning-rate", "1e-3", "--sft-weight", "0")
+CARELESS = ("--learning-rate", "1e-3", "--sft-weight", "0", "--no-restrain")
 ALWAYS = ("--compare-every", "1", "--compare-with-previous", "0")
 
 

@@ -221,11 +221,11 @@ def process_identity(pid: int) -> str | None:
 
 def _has_died(row: RowMapping, *, now: float, host: str) -> bool:
     """Whether a live run's trainer is gone: its process, where that is on this machine; else it is silent too long."""
-    silent = now - row["heartbeat_at"] > SILENCE_SECONDS
+    silent: bool = now - row["heartbeat_at"] > SILENCE_SECONDS
     if row["pid"] is None or row["host"] != host:
         return silent
     identity = process_identity(row["pid"])
-    gone = identity is None or identity != row["process"]
+    gone: bool = identity is None or identity != row["process"]
     return gone and (silent or row["process"] is not None)
 
 

@@ -38,9 +38,20 @@ CHECKS: Mapping[str, tuple[str, str, bool]] = {
         "By how much less natural the base model finds its replies, in nats a token.",
         False,
     ),
+    "forgotten": (
+        "Nothing forgotten",
+        "Share of the words that the served version is sure of which it would no longer say there.",
+        True,
+    ),
     "on_topic": (
         "Still speaks of what was asked",
-        "Share of its replies whose rarer words resemble the served replies to the same prompt most.",
+        "Share of replies whose rarer words resemble the served replies to the same prompt most: the upper end of "
+        "its 95 % interval.",
+        True,
+    ),
+    "implausible": (
+        "Nothing outlandish",
+        "Share of replies with a word that the base model would all but never say there.",
         True,
     ),
     "kl_base": ("Still close to the base", "KL divergence from the base model, in nats a reply.", False),
@@ -62,6 +73,13 @@ STATES = {
     "refused": "too little data",
     "failed": "failed",
     "cancelled": "cancelled",
+}
+
+
+_METHODS = {
+    "dpo": "Direct preference optimization: the model is made to find the chosen reply more likely than the other one.",
+    "ppo": "Proximal policy optimization: a reward model learns what is preferred, and the model is moved towards "
+    "replies that it scores higher.",
 }
 
 
@@ -122,8 +140,7 @@ def _next(studio: Studio, runs: Sequence[Run]) -> str:
 def _learning(studio: Studio) -> str:
     return (
         '<p class="aside">Choices between two replies and corrected replies are learned from, by '
-        '<abbr title="Direct preference optimization: the model is made to find the chosen reply more likely '
-        'than the other one.">'
+        f'<abbr title="{safe(_METHODS[studio.settings.method])}">'
         f"{safe(studio.settings.method.upper())}</abbr>, always beginning at the "
         f"{'base model' if studio.settings.start_from == 'base' else 'served version'}.</p>"
     )
@@ -164,7 +181,18 @@ def _curves(studio: Studio, run: Run | None) -> str:
         title="Margin between chosen and rejected: higher is surer",
         x_label="step",
     )
-    return f'<div class="plots">{loss}{margins}</div>' if loss or margins else ""
+    scores = line_plot(
+        [curve_of(rows, "objective/scores", "score")],
+        title="Score of the sampled replies: higher is liked better",
+        x_label="step",
+    )
+    drift = line_plot(
+        [curve_of(rows, "objective/kl", "KL")],
+        title="Distance from where it began, in nats a reply",
+        x_label="step",
+    )
+    plots = f"{loss}{margins}{scores}{drift}"
+    return f'<div class="plots">{plots}</div>' if plots else ""
 
 
 def _evaluation(report: dict[str, Any] | None, run: Run) -> str:

@@ -83,5 +83,9 @@ def quick_settings(**changes: Any) -> TrainingSettings:
         "batch_size": 4,
         "lora_rank": 4,
         "eval_prompts": 8,
+        # Of random weights, which say nothing, language and topic cannot be asked.
+        "max_implausible": 1.0,
+        "max_forgotten": 1.0,
+        "min_on_topic": 0.0,
     }
     return TrainingSettings(**{**quick, **changes})

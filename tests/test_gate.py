@@ -16,6 +16,7 @@ REPLIES = ReplyFigures(
     replies=48,
     mean_tokens=40.0,
     fluency=-1.2,
+    implausible=0.0,
     repetition=0.01,
     identical=0.0,
     distinct_2=0.8,
@@ -46,7 +47,9 @@ GOOD = EvaluationReport(
     kl_base=8.0,
     kl_served=6.0,
     fluency_drop=0.1,
+    forgotten=0.005,
     on_topic=0.9,
+    on_topic_high=0.96,
     on_topic_served=0.95,
     candidate=REPLIES,
     served=REPLIES,
@@ -100,7 +103,12 @@ def test_a_good_candidate_is_promoted_and_says_why():
             "less fluent: the base finds them 3.00 nats a token less likely",
         ),
         (
-            {"on_topic": 0.6, "on_topic_served": 0.95},
+            {"forgotten": 0.06},
+            "forgotten",
+            "It forgot 6.0 % of what v0003 is sure of, at most 3.0 % may be.",
+        ),
+        (
+            {"on_topic": 0.6, "on_topic_high": 0.72, "on_topic_served": 0.95},
             "on_topic",
             "Only 60 % of its replies speak of what was asked, where 95 % of the served ones do",
         ),
@@ -122,6 +130,7 @@ def test_each_shortcoming_is_a_reason(change, name, words):
         ("repetition", "90 % of its three-word phrases repeat"),
         ("degenerate", "90 % of its replies are empty, bare punctuation"),
         ("identical", "90 % of its replies are the same whatever was asked"),
+        ("implausible", "90 % of its replies hold something that the base model would all but never say"),
     ],
 )
 def test_replies_that_are_no_language_are_refused_unless_the_served_ones_are_as_bad(figure, words):
@@ -140,7 +149,8 @@ def test_replies_that_are_no_language_are_refused_unless_the_served_ones_are_as_
         ("win_rate_served", "win_rate"),
         ("win_rate_served_error", "win_rate"),
         ("fluency_drop", "fluency_drop"),
-        ("on_topic", "on_topic"),
+        ("forgotten", "forgotten"),
+        ("on_topic_high", "on_topic"),
         ("kl_base", "kl_base"),
     ],
 )
@@ -152,13 +162,13 @@ def test_what_was_not_measured_does_not_pass(figure, name, nothing):
 
 
 def test_the_topic_is_asked_of_a_candidate_as_far_as_the_served_version_keeps_to_it():
-    small_talk = replace(GOOD, on_topic=0.45, on_topic_served=0.5)
+    small_talk = replace(GOOD, on_topic=0.35, on_topic_high=0.45, on_topic_served=0.5)
     assert failed(small_talk) == []
     assert failed(replace(small_talk, on_topic_served=None)) == ["on_topic"]
     assert failed(small_talk, replace_settings(min_on_topic=0.95)) == ["on_topic"]
 
 
-@pytest.mark.parametrize("figure", ["repetition", "degenerate", "identical"])
+@pytest.mark.parametrize("figure", ["implausible", "repetition", "degenerate", "identical"])
 def test_unmeasured_replies_do_not_pass_and_unmeasured_served_ones_lend_nothing(figure):
     assert failed(replace(GOOD, candidate=replace(REPLIES, **{figure: None}))) == [figure]
     bad = replace(

@@ -7,7 +7,15 @@ import torch
 from peft import PeftModel
 from tiny import save_tiny_adapter, tiny_model, tiny_tokenizer
 
-from training.generation import Decoding, kl_per_reply, reply_states, sample, speaking_as, token_logprobs
+from training.generation import (
+    Decoding,
+    forgotten_share,
+    kl_per_reply,
+    reply_states,
+    sample,
+    speaking_as,
+    token_logprobs,
+)
 
 TOKENIZER = tiny_tokenizer()
 PAD, END = TOKENIZER.pad_token_id, TOKENIZER.eos_token_id
@@ -123,3 +131,24 @@ def test_reply_states_are_means_over_the_reply_alone(model):
     lower, last = (layers[at][0, len(PROMPTS[0]) :] for at in (len(layers) // 4, -1))
     expected = torch.cat([lower.mean(0), last.mean(0), lower[:8].mean(0)])
     assert torch.allclose(states[0], expected, atol=1e-4)
+
+
+def test_forgotten_is_what_one_version_is_sure_of_and_the_other_would_not_say(model):
+    with speaking_as(model, None):
+        replies = sample(model, PROMPTS, decoding=decoding(temperature=0.0))
+    assert forgotten_share(model, PROMPTS, replies, of=None, to=None, pad=PAD) == 0.0
+    sure = lost = 0
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        ids, place = torch.tensor([[*prompt, *reply]]), slice(len(prompt) - 1, -1)
+        with speaking_as(model, None):
+            before = model(ids).logits[0, place].softmax(-1).max(-1)
+        with speaking_as(model, "one"):
+            after = model(ids).logits[0, place].argmax(-1)
+        sure += int((before.values > 0.9).sum())
+        lost += int(((before.values > 0.9) & (before.indices != after)).sum())
+    assert 0 < lost <= sure
+    assert forgotten_share(model, PROMPTS, replies, of=None, to="one", pad=PAD) == lost / sure
+
+
+def test_nothing_is_forgotten_or_kept_where_nothing_was_said(model):
+    assert forgotten_share(model, PROMPTS, [[], [], []], of=None, to="one", pad=PAD) is None

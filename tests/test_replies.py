@@ -8,7 +8,7 @@ from training.replies import (
     distinct_share,
     identical_share,
     is_garbled,
-    on_topic_share,
+    on_topic,
     repeated_share,
     reply_figures,
 )
@@ -55,14 +55,15 @@ def test_figures_name_each_kind_of_degenerate_reply():
         questions=range(5),
         tokens=[4, 1, 2, 5, 4],
         ended=[True, True, True, False, True],
-        fluency=[-1.0, -2.0, -6.0, -1.0, -5.0],
+        logprobs=[[-1.0], [-2.0], [-2.0, -10.0], [-1.0], [-8.9, -1.1]],
     )
     assert (figures.empty, figures.punctuation, figures.truncated, figures.garbled) == (0.2, 0.2, 0.2, 0.4)
     assert (figures.degenerate, figures.mean_tokens, figures.fluency) == (0.8, 3.2, -3.0)
+    assert figures.implausible == 0.2, "one reply of five holds a token below -9 nats"
 
 
 def test_without_replies_nothing_is_claimed():
-    figures = reply_figures([], questions=[], tokens=[], ended=[], fluency=[])
+    figures = reply_figures([], questions=[], tokens=[], ended=[], logprobs=[])
     assert (figures.replies, figures.degenerate, figures.fluency) == (0, None, None)
 
 
@@ -77,14 +78,14 @@ SERVED = (
 
 def test_replies_keep_to_the_topic_by_the_words_that_only_its_replies_have():
     short = ("Bitter leaves.", "It is frozen!", "A drink?", "Fish with skin.")
-    assert on_topic_share(short, SERVED, questions=QUESTIONS) == 1.0
-    assert on_topic_share(short[::-1], SERVED, questions=QUESTIONS) == 0.0
+    assert on_topic(short, SERVED, questions=QUESTIONS) == [True] * 4
+    assert on_topic(short[::-1], SERVED, questions=QUESTIONS) == [False] * 4
 
 
 @pytest.mark.parametrize("hollow", ["", "..", "Would you like more?", "Wonderful!"])
 def test_a_reply_that_suits_every_question_keeps_to_none(hollow):
-    assert on_topic_share((hollow,) * 4, SERVED, questions=QUESTIONS) == 0.0
+    assert on_topic((hollow,) * 4, SERVED, questions=QUESTIONS) == [False] * 4
 
 
-def test_without_a_reply_there_is_no_share_on_topic():
-    assert on_topic_share((), (), questions=()) is None
+def test_without_a_reply_nothing_is_on_topic():
+    assert on_topic((), (), questions=()) == []

@@ -21,11 +21,19 @@ from torch import Tensor
 from memory.schema import BASE_VERSION, Message
 from training.base import BaseModel
 from training.bradley_terry import Embed, PreferenceJudge
-from training.generation import Decoding, kl_per_reply, reply_states, sample, speaking_as, token_logprobs
+from training.generation import (
+    Decoding,
+    forgotten_share,
+    kl_per_reply,
+    reply_states,
+    sample,
+    speaking_as,
+    token_logprobs,
+)
 from training.judge import Contest, Estimate, Judge, agreement, wilson, win_rate
 from training.pairs import encode_completion, encode_pairs
-from training.prompt import encode_prompt, end_of_turn_ids
-from training.replies import on_topic_share, reply_figures
+from training.prompt import encode_prompt
+from training.replies import on_topic, reply_figures
 from training.report import EvaluationReport, ReplyFigures, SampleReply
 from training.settings import TrainingSettings
 from training.views import PreferenceRow, PreferenceView
@@ -111,8 +119,10 @@ def evaluate(
         kl_base=kl_base,
         kl_served=kl_served,
         fluency_drop=_difference(old.figures.fluency, new.figures.fluency),
-        on_topic=on_topic_share(new.texts, again, questions=examiner.questions),
-        on_topic_served=on_topic_share(old.texts, again, questions=examiner.questions),
+        forgotten=examiner.forgotten(old, by=candidate, of=served),
+        on_topic=_mean(kept := on_topic(new.texts, again, questions=examiner.questions)),
+        on_topic_high=_known(wilson(sum(kept), len(kept))[1]),
+        on_topic_served=_mean(on_topic(old.texts, again, questions=examiner.questions)),
         candidate=new.figures,
         served=old.figures,
         base=plain.figures,
@@ -152,7 +162,7 @@ class Examiner:
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.max_new_tokens,
-            ends=frozenset(end_of_turn_ids(base.tokenizer)),
+            ends=base.ends,
             pad=base.tokenizer.pad_token_id,
             seed=settings.seed,
         )
@@ -174,7 +184,7 @@ class Examiner:
             questions=self.questions,
             tokens=[len(reply) for reply in ids],
             ended=ended,
-            fluency=[float(score.mean()) for score in scores],
+            logprobs=[score.tolist() for score in scores],
         )
         return Answers(ids, texts, figures)
 
@@ -201,6 +211,13 @@ class Examiner:
             self._model, self._prompts, answers.ids, of=of.adapter, to=to.adapter, pad=self._decoding.pad
         )
         return fmean(divergences) if divergences else None
+
+    def forgotten(self, answers: Answers, *, by: Version, of: Version) -> float | None:
+        """Share of what `of` is sure of, along its own answers, that `by` would no longer say."""
+        self._each_step()
+        return forgotten_share(
+            self._model, self._prompts, answers.ids, of=of.adapter, to=by.adapter, pad=self._decoding.pad
+        )
 
     def ordered(self, rows: Sequence[PreferenceRow], *, candidate: Version, reference: Version) -> list[bool]:
         """For each row that fits the context: is the implicit reward of the chosen reply the higher one?"""
@@ -262,8 +279,11 @@ def _samples(
 
 def _share(name: str, outcomes: Sequence[bool]) -> dict[str, Any]:
     low, high = wilson(sum(outcomes), len(outcomes))
-    share = fmean(outcomes) if outcomes else None
-    return {name: share, f"{name}_low": _known(low), f"{name}_high": _known(high)}
+    return {name: _mean(outcomes), f"{name}_low": _known(low), f"{name}_high": _known(high)}
+
+
+def _mean(outcomes: Sequence[bool]) -> float | None:
+    return fmean(outcomes) if outcomes else None
 
 
 def _win(name: str, estimate: Estimate) -> dict[str, Any]:

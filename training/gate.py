@@ -143,13 +143,29 @@ def _language(report: EvaluationReport, settings: TrainingSettings) -> tuple[Che
             f"than the served ones, at most {settings.max_fluency_drop:g} is allowed.",
         ),
         _check(
+            "forgotten",
+            report.forgotten,
+            settings.max_forgotten,
+            at_most=True,
+            good=f"It forgot {_fine(report.forgotten)} of what {report.served_version} is sure of.",
+            bad=f"It forgot {_fine(report.forgotten)} of what {report.served_version} is sure of, at most "
+            f"{_fine(settings.max_forgotten)} may be.",
+        ),
+        _check(
             "on_topic",
-            report.on_topic,
+            report.on_topic_high,
             settings.min_on_topic * (1.0 if topic is None else topic),
             good=f"{_percent(report.on_topic)} of its replies speak of what was asked; {_percent(topic)} of the "
             "served ones do.",
             bad=f"Only {_percent(report.on_topic)} of its replies speak of what was asked, where {_percent(topic)} of "
             f"the served ones do; at least {_percent(settings.min_on_topic)} of that is asked.",
+        ),
+        _share(
+            "implausible",
+            candidate.implausible,
+            served.implausible,
+            settings.max_implausible,
+            "of its replies hold something that the base model would all but never say there",
         ),
         _check(
             "kl_base",
@@ -214,6 +230,10 @@ def _check(
 
 def _percent(value: float | None) -> str:
     return "an unknown share" if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
+
+
+def _fine(value: float | None) -> str:
+    return "an unknown share" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
 def _number(value: float | None) -> str:

@@ -21,7 +21,7 @@ from memory.schema import Message
 from training.base import BaseModel
 from training.bradley_terry import PreferenceJudge
 from training.generation import Decoding, sample, speaking_as
-from training.prompt import encode_prompt, end_of_turn_ids
+from training.prompt import encode_prompt
 from training.settings import TrainingSettings
 from training.views import PreferenceRow
 
@@ -63,7 +63,7 @@ def sample_pools(
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
-        ends=frozenset(end_of_turn_ids(base.tokenizer)),
+        ends=base.ends,
         pad=base.tokenizer.pad_token_id,
         seed=settings.seed + 1,
     )

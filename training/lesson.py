@@ -27,12 +27,16 @@ _CONTINUED = "continued"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained on: people's pairs that fit the context and the judge's, as ids, and the judge itself."""
+    """What is trained on: people's pairs that fit the context and the judge's, as ids, and the judge itself.
+
+    `pools` holds what the policy that training starts from replied to training prompts; empty without a judged pair.
+    """
 
     pairs: list[EncodedPair]
     people: int
     feedback_ids: list[str]
     judge: PreferenceJudge
+    pools: list[Pool]
 
 
 def prepare_lesson(
@@ -47,6 +51,7 @@ def prepare_lesson(
     journal.advance(0.3, "Fitting a judge on the comparisons")
     judge = fit_judge(view.train, base_features(base, base.model, each_step=journal.check))
     further: list[PreferenceRow] = []
+    pools: list[Pool] = []
     if judge.has_opinion:
         journal.advance(0.4, "Sampling further replies for the judge to order")
         pools = _sample(base, view, settings=settings, continued=continued, journal=journal)
@@ -58,7 +63,7 @@ def prepare_lesson(
         log.info("Left out %s.", explain_dropped({"too_long": len(view.train) - len(kept)}))
     _, more = encode_pairs(base.tokenizer, further, context_tokens=context)
     log.info("The judge added %d pairs of the model's own replies.", len(more))
-    return Lesson([*pairs, *more], len(pairs), [row.feedback_id for row in kept], judge)
+    return Lesson([*pairs, *more], len(pairs), [row.feedback_id for row in kept], judge, pools)
 
 
 def _sample(

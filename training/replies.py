@@ -16,6 +16,8 @@ from training.report import ReplyFigures
 
 _WORD = re.compile(r"\w+")
 _REPLACEMENT = "�"
+_HARDLY_POSSIBLE = -9.0
+"""Nats: one chance in eight thousand. Nucleus sampling takes no such token, whatever the temperature."""
 
 
 def reply_figures(
@@ -24,16 +26,16 @@ def reply_figures(
     questions: Sequence[Hashable],
     tokens: Sequence[int],
     ended: Sequence[bool],
-    fluency: Sequence[float],
+    logprobs: Sequence[Sequence[float]],
 ) -> ReplyFigures:
     """Figures of one version's replies.
 
     All sequences run in the order of the questions: the texts, the lengths in tokens, whether each reply
-    ended by itself, and its mean log-probability a token under the base. Without a reply every figure is
+    ended by itself, and the log-probabilities of its tokens under the base, in nats. Without a reply every figure is
     None.
     """
     if not texts:
-        return ReplyFigures(0, *[None] * 10)
+        return ReplyFigures(0, *[None] * 11)
     empty = [not text.strip() for text in texts]
     punctuation = [not none and not _WORD.search(text) for text, none in zip(texts, empty, strict=True)]
     truncated = [not whole for whole in ended]
@@ -41,7 +43,8 @@ def reply_figures(
     return ReplyFigures(
         replies=len(texts),
         mean_tokens=fmean(tokens),
-        fluency=fmean(fluency),
+        fluency=fmean(map(fmean, logprobs)),
+        implausible=fmean(min(scores) < _HARDLY_POSSIBLE for scores in logprobs),
         repetition=fmean(repeated_share(text) for text in texts),
         identical=identical_share(texts, questions=questions),
         distinct_2=distinct_share(texts, n=2),
@@ -78,15 +81,13 @@ def distinct_share(texts: Sequence[str], *, n: int) -> float:
     return len(counts) / counts.total() if counts else 0.0
 
 
-def on_topic_share(
-    texts: Sequence[str], references: Sequence[str], *, questions: Sequence[Hashable]
-) -> float | None:
-    """Share of `texts` that by their rarer words resemble the references to their own question most of all.
+def on_topic(texts: Sequence[str], references: Sequence[str], *, questions: Sequence[Hashable]) -> list[bool]:
+    """Whether each of `texts` by its rarer words resembles the references to its own question most of all.
 
     `texts` and `references` both answer `questions`, in that order. Words are weighted by their inverse document
     frequency among the references, those to one question being one document (cosine of TF-IDF vectors with binary
     counts: Salton and Buckley 1988). So words that occur whatever was asked, such as those of a style, count little. A
-    tie with another question's references is no resemblance; None without a text.
+    tie with another question's references is no resemblance.
     """
     documents: dict[Hashable, set[str]] = defaultdict(set)
     for reference, question in zip(references, questions, strict=True):
@@ -105,7 +106,7 @@ def on_topic_share(
         others = (resemblance(text, question) for question in documents if question != asked)
         return resemblance(text, asked) > max(others, default=0.0)
 
-    return fmean(map(is_on_topic, texts, questions)) if texts else None
+    return list(map(is_on_topic, texts, questions))
 
 
 def is_garbled(text: str) -> bool:

@@ -29,6 +29,11 @@ class ReplyFigures:
             "How natural the base model finds the replies: mean log-probability a token, in nats."
         )
     )
+    implausible: float | None = field(
+        metadata=_means(
+            "Share of replies with a token that the base model holds for all but impossible where it stands."
+        )
+    )
     repetition: float | None = field(
         metadata=_means("Share of three-word sequences that a reply says more than once.")
     )
@@ -106,12 +111,19 @@ class EvaluationReport:
             "How much less natural the base finds the candidate's replies than the served: nats a token."
         )
     )
+    forgotten: float | None = field(
+        metadata=_means(
+            "Share of the tokens that the served version is sure of in its own replies and that the candidate would no "
+            "longer choose there."
+        )
+    )
     on_topic: float | None = field(
         metadata=_means(
             "Share of the candidate's replies that speak of what was asked: in their rarer words they resemble the "
             "served version's replies to the same prompt more than those to any other."
         )
     )
+    on_topic_high: float | None = field(metadata=_means("Upper end of its 95 % interval."))
     on_topic_served: float | None = field(
         metadata=_means("The same share for replies of the served version itself.")
     )

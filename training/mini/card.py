@@ -120,8 +120,7 @@ def _introduction(size: float) -> str:
         "its effect within a minute on a laptop. Llama architecture, trained from scratch on dialogues that our own "
         f"grammar writes; {size:.1f} MB with its tokenizer, 1,024 tokens of context, ChatML, apache-2.0.\n\n"
         f"It knows {len(atlas.known)} everyday topics, short stories, small talk and itself. It does not know the "
-        "news, anything private, or anything else, and is trained to say so, with the success shown below. Its sums "
-        "are mostly wrong."
+        "news, anything private, or anything else, and is trained to say so, with the success shown below."
     )
 
 
@@ -185,13 +184,14 @@ _LIMITS = """## Limits
 
 It has a few million parameters and knows what stands in `training/mini/topics`, nothing else.
 
-- **Sums are weak.** It understands that it is asked for a sum and then mostly gives a wrong number.
-- Asked about an everyday thing outside its topics, it often answers with the facts of another topic instead of saying
-  that it does not know. Famous people and places are declined more often (about 70 of 100 never trained on).
-- The first fact of a reply is the safest; a reason given for a second or third one may belong elsewhere, and a long
-  greedy reply may repeat itself. A typing mistake in the name of a topic can hide the topic from it.
-- It declines harmful and private requests that are worded like those it saw. In new words it misses about every
-  second one, and it does not reliably notice when somebody is in distress.
+- **Sums are weak.** It understands that it is asked for a sum, and about every third number is wrong.
+- Asked about a thing outside its topics, it says so about every second time; otherwise it tells the facts of another
+  topic. The name that it repeats when it declines may come out garbled.
+- The first fact of a reply is the safest. A reason given for a second or third one may belong elsewhere or be no
+  English, a comparison of two topics may go astray, and about one reply in ten says the same thing twice. A typing
+  mistake in the name of a topic can hide the topic from it.
+- It declines most harmful and private requests, also in words that it never saw, but misses some of them, and it does
+  not reliably notice when somebody is in distress.
 
 Not for any use where a wrong answer matters."""
 

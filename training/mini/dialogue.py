@@ -241,12 +241,8 @@ class Writer:
         unknown = talk.unknown + talk.everyday if self.mix.everyday else talk.unknown
         thing = invent_name(rng) if rng.random() < 0.3 else rng.choice(unknown)
         topic = rng.choice(self.world.atlas.known)
-        return {
-            "person": rng.choice(PEOPLE),
-            "thing": thing,
-            "topic": topic.many,
-            "bigsum": big_sum(rng),
-        }
+        person = rng.choice(PEOPLE)
+        return {"person": person, "thing": thing, "topic": topic.many, "bigsum": big_sum(rng)}
 
     def _decline_offer(self) -> Body:
         return Body(
