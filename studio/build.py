@@ -1,7 +1,7 @@
 """The studio put together: every service made once, handed what it needs, and closed in the right order.
 
 This is the only place that knows which parts there are. It makes no page and reads no settings from
-anywhere; torch is imported only when the policy is the model on this machine.
+anywhere; torch is imported only when a policy is made that reads a model's files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from memory.database import Database, open_database
 from memory.ledger import Ledger
 from memory.runs import Runs
 from studio.chat import ChatService
+from studio.door.service import Door, open_door
 from studio.feedback import FeedbackService
 from studio.policy.interface import Policy
 from studio.policy.scripted import ScriptedPolicy
@@ -40,6 +41,7 @@ class Studio:
     chat: ChatService
     feedback: FeedbackService
     retraining: Retraining
+    door: Door
     closing: ExitStack
 
     def close(self) -> None:
@@ -89,6 +91,17 @@ def build(
             ledger, conversations, max_chars=settings.max_message_chars, clock=database.clock
         )
         retraining = Retraining(settings, runs, ledger)
+        door = open_door(
+            settings,
+            policy=policy,
+            serving=serving,
+            conversations=conversations,
+            ledger=ledger,
+            new_id=database.new_id,
+            rng=random.Random(),
+            clock=database.clock,
+        )
+        opened.callback(door.close)
         opened.callback(serving.stop)
         serving.start()
         return Studio(
@@ -103,6 +116,7 @@ def build(
             chat=chat,
             feedback=feedback,
             retraining=retraining,
+            door=door,
             closing=opened.pop_all(),
         )
 
@@ -117,7 +131,30 @@ def _policy(settings: StudioSettings) -> Policy:
     }
     if settings.policy == "scripted":
         return ScriptedPolicy(context=settings.context_tokens, **shared)
+    if settings.policy == "vllm":
+        return _vllm_policy(settings, shared)
     from studio.policy.local import LocalPolicy
     from training.base import load_base
 
-    return LocalPolicy(base_model=load_base(settings), threads=settings.chat_threads, **shared)
+    return LocalPolicy(
+        base_model=load_base(settings),
+        threads=settings.chat_threads,
+        cache_mib=settings.cache_mib,
+        **shared,
+    )
+
+
+def _vllm_policy(settings: StudioSettings, shared: dict[str, Any]) -> Policy:
+    from studio.policy.vllm import VllmPolicy
+    from studio.policy.vllm_base import know_base
+
+    return VllmPolicy(
+        known_base=know_base(settings),
+        urls=list(settings.vllm_urls),
+        api_key=settings.vllm_api_key,
+        shelf=settings.adapters_dir,
+        adapters_dir=settings.vllm_adapters_dir,
+        tolerance=settings.vllm_tolerance,
+        start_seconds=settings.vllm_start_seconds,
+        **shared,
+    )

@@ -216,7 +216,8 @@ class ChatService:
         written. A retry (`said` is None) is a single reply: who asks again wants an answer, not a question.
         """
         prompt = self._replies.prompt(self._conversations.get(conversation_id), path, said=said)
-        sides = self._replies.start(prompt, compare=said is not None and self._replies.should_compare(path))
+        compare = said is not None and self._replies.should_compare(path)
+        sides = self._replies.start(prompt, owner=owner, compare=compare)
         try:
             user_node = path[-1].id if said is None else self._write_message(conversation_id, path, said)
         except StorageError as error:

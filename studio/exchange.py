@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -226,5 +226,9 @@ class RecordedStream:
         callback(self)
 
     def __iter__(self) -> Iterator[str]:
+        """The whole text in one piece."""
+        yield self.text
+
+    async def pieces(self) -> AsyncIterator[str]:
         """The whole text in one piece."""
         yield self.text

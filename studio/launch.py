@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ def launch(settings: StudioSettings) -> int:
     server = Doors(
         uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
     )
-    server.run()
+    with suppress(KeyboardInterrupt):  # uvicorn passes Ctrl+C on after it has closed everything
+        server.run()
     return 0 if server.started else 1
 
 
@@ -120,13 +121,16 @@ def open_studio(settings: StudioSettings) -> Opening:
 
 
 def create_app(settings: StudioSettings, opening: Opening) -> FastAPI:
-    """The web application: ``/healthz`` and the page. The studio is closed when the application ends."""
+    """The web application: ``/healthz``, the HTTP door under ``/v1`` and the page. The studio is closed when the
+    application ends.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio as gr
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
 
     from studio import theme
+    from studio.door.routes import mount_door
     from studio.page import build_page
     from studio.visitors import open_visitors
 
@@ -149,6 +153,7 @@ def create_app(settings: StudioSettings, opening: Opening) -> FastAPI:
             status_code=503,
         )
 
+    mount_door(app, settings, opening, bound_host=address(settings, os.environ)[0])
     page = build_page(opening, open_visitors(settings.data_dir))
     page.queue(default_concurrency_limit=None, max_size=512)
     return gr.mount_gradio_app(

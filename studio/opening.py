@@ -57,6 +57,9 @@ class Opening:
     def _run(self) -> None:
         try:
             self._studio = self._build()
+        except OSError as error:  # the model, the disk or the database: said in a sentence, with the way out
+            self._problem = reason_of(error)
+            logger.error("The studio could not be opened. %s", self._problem)
         except Exception as error:
             logger.exception("The studio could not be opened")
             self._problem = reason_of(error)

@@ -3,7 +3,7 @@ side.
 
 The prompt made here is the one that is stored with the turn: exactly what the policy sees. Letter, place on
 the page and version of a side are tossed independently, so none of them gives another away. This module
-writes nothing down and knows no owner.
+writes nothing down and hands the owner on unread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from memory.schema import Conversation, Message, Node, Side
-from memory.window import WindowError, fit
+from memory.window import fit
 from studio.exchange import SideView
 from studio.intake import ChatRefused
 from studio.policy.interface import Busy, Policy, PolicyClosed, PromptTooLong, Sampling, ServedVersion
@@ -55,8 +55,8 @@ class Replies:
             messages.append(Message("user", said))
         budget = self._policy.context_tokens - self._settings.max_new_tokens
         try:
-            return fit(_joined(messages), budget=budget, count_tokens=self._policy.count_tokens)
-        except WindowError as error:
+            return fit(joined(messages), budget=budget, count_tokens=self._policy.count_tokens)
+        except ValueError as error:  # too long, or nothing that the chat template can express
             raise ChatRefused(str(error)) from error
 
     def should_compare(self, path: Sequence[Node]) -> bool:
@@ -67,7 +67,7 @@ class Replies:
         replies = sum(node.message.role == "assistant" for node in path)
         return every > 0 and (replies + 1) % every == 0
 
-    def start(self, prompt: tuple[Message, ...], *, compare: bool) -> tuple[SideView, ...]:
+    def start(self, prompt: tuple[Message, ...], *, owner: str, compare: bool) -> tuple[SideView, ...]:
         """One stream, or two in the order shown. A pair that finds room for one reply only becomes a single
         reply.
 
@@ -78,7 +78,7 @@ class Replies:
         with self._serving.hold() as (current, previous):
             for letter, served, seed in self._toss(current, previous, compare=compare):
                 try:
-                    sides.append(self._start_side(prompt, letter, served, seed=seed))
+                    sides.append(self._start_side(prompt, letter, served, seed=seed, owner=owner))
                 except Busy as error:
                     if not sides:
                         raise ChatRefused(f"{error} Your message was not sent.") from error
@@ -109,7 +109,7 @@ class Replies:
             ]
 
     def _start_side(
-        self, prompt: tuple[Message, ...], letter: Side, served: ServedVersion, *, seed: int
+        self, prompt: tuple[Message, ...], letter: Side, served: ServedVersion, *, seed: int, owner: str
     ) -> SideView:
         drawn: dict[str, Any] = {
             "temperature": self._settings.temperature,
@@ -117,11 +117,11 @@ class Replies:
             "max_new_tokens": self._settings.max_new_tokens,
             "seed": seed,
         }
-        stream = self._policy.start(prompt, version=served.version, sampling=Sampling(**drawn))
+        stream = self._policy.start(prompt, version=served.version, sampling=Sampling(**drawn), owner=owner)
         return SideView(letter, self._new_id(), stream, stream.served, drawn)
 
 
-def _joined(messages: Sequence[Message]) -> list[Message]:
+def joined(messages: Sequence[Message]) -> list[Message]:
     """The messages with neighbours of the same role made one.
 
     Many chat templates refuse two user messages in a row, and a message whose reply never came is followed

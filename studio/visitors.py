@@ -42,25 +42,29 @@ class Visitors:
 
 
 def open_visitors(data_dir: Path) -> Visitors:
-    """Read the salt of this data folder, making it on the first start. Two studios that start at once agree
-    on one.
-    """
+    """The visitors of this data folder. Raises `ValueError` with a sentence when its salt is damaged."""
     path = data_dir / SALT_FILE
-    if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        draft = data_dir / f"{SALT_FILE}.{os.getpid()}"
-        draft.write_text(secrets.token_hex(32), encoding="ascii")
-        draft.chmod(0o600)
-        _move_unless_there(draft, path)
-    salt = path.read_text(encoding="ascii").strip()
     try:
-        return Visitors(salt)
+        return Visitors(open_secret(path))
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged: {error} Restore it from a backup; if you delete it, visitors start without "
             "their "
             "conversations."
         ) from error
+
+
+def open_secret(path: Path) -> str:
+    """Read the 64 hexadecimal digits at `path`, making them on the first start. Two studios that start at once
+    agree on them.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_text(secrets.token_hex(32), encoding="ascii")
+        draft.chmod(0o600)
+        _move_unless_there(draft, path)
+    return path.read_text(encoding="ascii").strip()
 
 
 def _move_unless_there(draft: Path, path: Path) -> None:

@@ -13,9 +13,10 @@ from tiny import save_tiny_base
 
 from memory.schema import Message
 from training.base import load_base
-from training.dpo import CANDIDATE, REFERENCE, TrainingDiverged, total_steps, train
+from training.dpo import total_steps, train
 from training.fingerprint import canary_logprobs
 from training.journal import Cancelled
+from training.method import CANDIDATE, REFERENCE, TrainingDiverged
 from training.pairs import encode_pairs
 from training.publishing import save_candidate
 from training.views import PreferenceRow

@@ -35,6 +35,12 @@ LENIENT = [
     "9999",
 ]
 LENIENT += [
+    "--max-implausible",
+    "1",
+    "--max-forgotten",
+    "1",
+    "--min-on-topic",
+    "0",
     "--max-degenerate",
     "1",
     "--max-identical",

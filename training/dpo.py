@@ -16,7 +16,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,29 @@ import torch
 
 from training.base import BaseModel
 from training.batching import LikeLengths
+from training.method import CANDIDATE, Material, Step, TrainingDiverged, lora_config
 from training.pairs import EncodedPair
 from training.settings import TrainingSettings
 
-CANDIDATE = "default"
-"""The adapter's name in the model that `train` returns: the one that TRL trains and PEFT saves at the top of
-a folder.
-"""
-REFERENCE = "ref"
-"""The frozen copy that TRL makes of an adapter that is continued."""
 
+def learn(
+    base: BaseModel,
+    material: Material,
+    *,
+    settings: TrainingSettings,
+    folder: Path,
+    previous: Path | None,
+    on_step: Callable[[Step], None],
+    check: Callable[[], None],
+) -> Any:
+    """`train` on the pairs of the lesson, as `training.method.Method` asks; `on_step` comes often enough to check."""
 
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step: `values` are TRL's metrics by their names, loss and learning rate among them."""
+    def on_each_step(step: Step) -> None:
+        check()
+        on_step(step)
 
-    step: int
-    total_steps: int
-    values: dict[str, float]
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss is not a number any more; nothing of the training is worth keeping."""
+    pairs = material.lesson.pairs
+    return train(base, pairs, settings=settings, folder=folder, previous=previous, on_step=on_each_step)
 
 
 def total_steps(pairs: int, settings: TrainingSettings) -> int:
@@ -120,7 +120,7 @@ def _make_trainer(
             lengths = [pair.longest for pair in pairs]
             return LikeLengths(lengths, batch_size=settings.batch_size, seed=settings.seed)
 
-    model, lora = base.model, _lora(settings)
+    model, lora = base.model, lora_config(settings)
     if previous is not None:
         model, lora = PeftModel.from_pretrained(model, str(previous), CANDIDATE, is_trainable=True), None
     rows = {"prompt_ids": [list(pair.prompt) for pair in pairs]}
@@ -132,18 +132,6 @@ def _make_trainer(
         train_dataset=Dataset.from_dict(rows),
         processing_class=base.tokenizer,
         peft_config=lora,
-    )
-
-
-def _lora(settings: TrainingSettings) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
     )
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 Ids = Sequence[int]
 _OPENING = 8
 """Tokens that make the opening of a reply."""
+_SURE = 0.9
+"""Probability from which on a version counts as sure of a token."""
 _LIKELY = 256
 _LOGITS = 1 << 26
 """Most logits held at once while scoring: 256 MB in float32."""
@@ -33,6 +35,19 @@ class Decoding:
     ends: frozenset[int]
     pad: int
     seed: int
+
+
+@dataclass(frozen=True)
+class SampledReply:
+    """A reply's token ids, and the log-probability of each at the moment it was drawn.
+
+    `drawn` are those of the distribution that was sampled from, after temperature and nucleus: without a nucleus
+    (``top_p`` 1) they are the tempered policy's. `plain` are the policy's own, at temperature 1.
+    """
+
+    ids: list[int]
+    drawn: list[float]
+    plain: list[float]
 
 
 @contextmanager
@@ -63,9 +78,22 @@ def sample(
     The same seed, model and prompts give the same replies. `each_step` is called once a token; what it raises
     ends the sampling.
     """
+    sampled = sample_with_logprobs(model, prompts, decoding=decoding, rows=rows, each_step=each_step)
+    return [reply.ids for reply in sampled]
+
+
+def sample_with_logprobs(
+    model: Any,
+    prompts: Sequence[Ids],
+    *,
+    decoding: Decoding,
+    rows: int = 64,
+    each_step: Callable[[], None] = lambda: None,
+) -> list[SampledReply]:
+    """The replies of `sample`, with the log-probabilities that their tokens had."""
     generator = torch.Generator(device=model.device).manual_seed(decoding.seed)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    replies: list[list[int]] = [[] for _ in prompts]
+    replies = [SampledReply([], [], []) for _ in prompts]
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
         batch = _sample_batch(model, [prompts[row] for row in chosen], decoding, generator, each_step)
@@ -109,6 +137,34 @@ def kl_per_reply(
     return divergences
 
 
+def forgotten_share(
+    model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, of: str | None, to: str | None, pad: int
+) -> float | None:
+    """Share of the tokens that `of` is sure of along `replies` and to which `to` would no longer give the first rank.
+
+    Where a version is sure, there is little of manner and much of knowledge and spelling; so a change of manner leaves
+    this near nothing and forgetting does not. `replies` should be those of `of`. None without a token.
+    """
+    if not any(replies):
+        return None
+    sure_tokens = lost_tokens = 0
+    for batch in _batches(model, prompts, replies):
+        with speaking_as(model, of):
+            first = [
+                logits.softmax(-1).max(-1)
+                for _, logits in _reply_logits(model, prompts, replies, batch, pad=pad)
+            ]
+        with speaking_as(model, to):
+            second = [
+                logits.argmax(-1) for _, logits in _reply_logits(model, prompts, replies, batch, pad=pad)
+            ]
+        for before, after in zip(first, second, strict=True):
+            sure = before.values > _SURE
+            sure_tokens += int(sure.sum())
+            lost_tokens += int((after != before.indices)[sure].sum())
+    return lost_tokens / max(sure_tokens, 1)
+
+
 def reply_states(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int) -> Tensor:
     """What `model` sees in each reply [rows, 3 * hidden]: the mean over its tokens of a lower layer and of the last
     one, and the mean of the lower layer over its opening.
@@ -134,7 +190,7 @@ def _sample_batch(
     decoding: Decoding,
     generator: torch.Generator,
     each_step: Callable[[], None],
-) -> list[list[int]]:
+) -> list[SampledReply]:
     from transformers import DynamicCache
 
     width = max(len(prompt) for prompt in prompts)
@@ -142,7 +198,7 @@ def _sample_batch(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache, running = DynamicCache(), list(range(len(prompts)))
-    replies: list[list[int]] = [[] for _ in prompts]
+    replies = [SampledReply([], [], []) for _ in prompts]
     for _ in range(decoding.max_new_tokens):
         each_step()
         logits = model(
@@ -153,10 +209,15 @@ def _sample_batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        tokens = _draw(logits.float(), decoding, generator)
-        for row, token in zip(running, tokens.tolist(), strict=True):
-            replies[row].append(token)
-        going = [index for index, row in enumerate(running) if replies[row][-1] not in decoding.ends]
+        logits = logits.float()
+        tokens, drawn = _draw(logits, decoding, generator)
+        plain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+        taken = zip(running, tokens.tolist(), drawn.tolist(), plain.tolist(), strict=True)
+        for row, token, drawn_with, plain_with in taken:
+            replies[row].ids.append(token)
+            replies[row].drawn.append(drawn_with)
+            replies[row].plain.append(plain_with)
+        going = [index for index, row in enumerate(running) if replies[row].ids[-1] not in decoding.ends]
         if not going:
             break
         if len(going) < len(running):
@@ -169,20 +230,27 @@ def _sample_batch(
     return replies
 
 
-def _draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+def _draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """One token a row [rows] from logits [rows, vocabulary], by temperature and nucleus (Holtzman et al.
-    2020).
+    2020), and the log-probability [rows] with which it was drawn.
     """
     if decoding.temperature == 0:
-        return logits.argmax(-1)
-    probabilities = (logits / decoding.temperature).softmax(-1)
+        tokens = logits.argmax(-1)
+        return tokens, torch.zeros_like(tokens, dtype=logits.dtype)
+    tempered = logits / decoding.temperature
+    probabilities = tempered.softmax(-1)
+    if decoding.top_p >= 1:
+        choice = torch.multinomial(probabilities, 1, generator=generator)
+        return choice.squeeze(-1), tempered.log_softmax(-1).gather(-1, choice).squeeze(-1)
     # The nucleus nearly always lies within the likeliest few hundred tokens; sorting all takes several times longer.
     likely, ids = probabilities.topk(min(_LIKELY, probabilities.shape[-1]), dim=-1)
     if bool((likely.sum(-1) < decoding.top_p).any()):
         likely, ids = probabilities.sort(dim=-1, descending=True)
     before = likely.cumsum(-1) - likely
     nucleus = likely.masked_fill(before >= decoding.top_p, 0.0)
-    return ids.gather(-1, torch.multinomial(nucleus, 1, generator=generator)).squeeze(-1)
+    choice = torch.multinomial(nucleus, 1, generator=generator)
+    drawn = nucleus.gather(-1, choice).squeeze(-1) / nucleus.sum(-1)
+    return ids.gather(-1, choice).squeeze(-1), drawn.log()
 
 
 def _batches(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Iterator[list[int]]:

@@ -21,6 +21,7 @@ from memory.runs import Runs
 from memory.schema import BASE_VERSION, Run, RunState
 from training.gate import Verdict, decide
 from training.journal import Journal
+from training.method import CANDIDATE, REFERENCE, Material, NothingToLearn, Step, method_named
 from training.registry import AdapterRefused, Registry, UnknownAdapter
 from training.report import EvaluationReport
 from training.settings import TrainingSettings
@@ -29,9 +30,7 @@ from training.views import PreferenceView, preference_view, read_feedback
 
 if TYPE_CHECKING:
     from training.base import BaseModel
-    from training.dpo import Step
     from training.lesson import Lesson
-    from training.pairs import EncodedPair
 
 log = logging.getLogger("training")
 _SERVED = "served"
@@ -73,9 +72,8 @@ def iterate(
     """
     folder = Path(run.folder)
     journal.begin("load", "Reading the feedback")
-    view = preference_view(
-        read_feedback(ledger), share=settings.heldout_share, least=settings.min_heldout_pairs
-    )
+    feedback = read_feedback(ledger)
+    view = preference_view(feedback, share=settings.heldout_share, least=settings.min_heldout_pairs)
     ready = readiness(view, settings)
     if not ready.ready:
         return Outcome("refused", ready.sentence)
@@ -90,7 +88,11 @@ def iterate(
     lesson = prepare_lesson(base, view, settings=settings, continued=continued, journal=journal)
     journal.end()
 
-    model = _train(base, lesson.pairs, settings=settings, folder=folder, continued=continued, journal=journal)
+    material = Material(feedback, view, lesson)
+    try:
+        model = _train(base, material, settings=settings, folder=folder, continued=continued, journal=journal)
+    except NothingToLearn as reason:
+        return Outcome("refused", str(reason))
     report = _evaluate(
         base, model, view, lesson, parent, settings=settings, continued=continued, journal=journal
     )
@@ -148,24 +150,47 @@ def _load(settings: TrainingSettings) -> BaseModel:
 
 def _train(
     base: BaseModel,
-    pairs: list[EncodedPair],
+    material: Material,
     *,
     settings: TrainingSettings,
     folder: Path,
     continued: Path | None,
     journal: Journal,
 ) -> Any:
-    journal.begin("train", f"Training on {len(pairs)} pairs")
-    from training.dpo import train
+    pairs = len(material.lesson.pairs)
+    journal.begin("train", f"Training on {pairs} pairs with {settings.method.upper()}")
 
     def on_step(step: Step) -> None:
         values = {key: value for key, value in step.values.items() if key != "step"}
-        message = f"Training: step {step.step} of {step.total_steps}"
+        message = f"{step.doing}: step {step.step} of {step.total_steps}"
         share = step.step / step.total_steps
         journal.advance(share, message, step=step.step, total_steps=step.total_steps, **values)
         journal.check()
 
-    model = train(base, pairs, settings=settings, folder=folder, previous=continued, on_step=on_step)
+    learn = method_named(settings.method)
+    model = learn(
+        base,
+        material,
+        settings=settings,
+        folder=folder,
+        previous=continued,
+        on_step=on_step,
+        check=journal.check,
+    )
+    if settings.restrain and continued is None:
+        from training.restraint import restrain
+
+        journal.advance(1.0, "Scaling the adapter down as far as its gain allows")
+        lesson = material.lesson
+        restrain(
+            base,
+            model,
+            lesson.pools,
+            lesson.judge,
+            adapter=CANDIDATE,
+            settings=settings,
+            check=journal.check,
+        )
     journal.end()
     return model
 
@@ -182,7 +207,6 @@ def _evaluate(
     journal: Journal,
 ) -> EvaluationReport:
     journal.begin("evaluate", "Examining the candidate")
-    from training.dpo import CANDIDATE, REFERENCE
     from training.evaluation import Version, evaluate
 
     ground = Version(BASE_VERSION, None)

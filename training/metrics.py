@@ -9,6 +9,7 @@ Keys (each line has the first five, the others where they apply):
 - ``rewards/chosen``, ``rewards/rejected``: beta times the log-ratio of policy to reference, batch mean;
   ``rewards/margins``: their difference; ``rewards/accuracies``: share of pairs with a positive margin;
 - ``logps/chosen``, ``logps/rejected``: log-probability of the replies, nats; ``entropy``: nats a token;
+- with PPO, ``objective/...``, ``policy/...``, ``loss/...``, ``val/...`` instead: docs/ppo.md explains each;
 - ``message``: what is being done, in words.
 
 A number that is not finite is written as null. This module knows nothing of training or of plots.

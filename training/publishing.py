@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from training.base import BaseModel
-from training.dpo import CANDIDATE
 from training.fingerprint import canary_logprobs, check, digest, tolerance_for
 from training.gate import Verdict
+from training.method import CANDIDATE
 from training.registry import AdapterVersion, Manifest, Registry
 from training.report import EvaluationReport
 from training.settings import REPOSITORY, TrainingSettings
 
-_PRIVATE = {"data_dir", "database_url", "run_id", "requested_by"}
+_PRIVATE = {"data_dir", "database_url", "reward_model", "run_id", "requested_by"}
 """Settings that say where this machine keeps things, or hold a password: no business of whoever gets the
 adapter.
 """

@@ -37,10 +37,10 @@ log = logging.getLogger("training")
 
 
 class RunSettings(TrainingSettings):
-    """Do one whole retraining: read the feedback in the data folder, train an adapter with DPO, compare it
-    with what is served, and publish it if the gate agrees. A running studio switches to it by itself.
+    """Do one whole retraining: read the feedback in the data folder, train an adapter with `method`, compare
+    it with what is served, and publish it if the gate agrees. A running studio switches to it by itself.
 
-    Exit codes: 0 published, 3 rejected by the gate, 4 refused for too little data, 130 cancelled, 1 failed.
+    Exit codes: 0 published, 3 rejected by the gate, 4 refused for too little to learn from, 130 cancelled, 1 failed.
     """
 
     run_id: str = ""

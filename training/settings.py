@@ -1,8 +1,8 @@
 """What the model is and how it is retrained: the settings of the middle floor.
 
-Extends the storage settings; the page's settings extend these. Each default stands up for small data (25 to
-1,000 judgements); where one was chosen by measurement, docs/benchmarks.md has the table. This module loads no
-model.
+Extends the storage settings and those of policy optimization; the page's settings extend these. Each default stands up
+for small data (25 to 1,000 judgements); where one was chosen by measurement, docs/benchmarks.md has the table. This
+module loads no model.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from memory.settings import StorageSettings
+from training.policy_settings import PolicySettings
 
-Quantization = Literal["nf4", "none"]
+Quantization = Literal["nf4", "int8", "none"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-class TrainingSettings(StorageSettings):
+class TrainingSettings(PolicySettings):
     """Settings that training needs, shared by the studio and by ``python -m training.run``."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -27,6 +27,8 @@ class TrainingSettings(StorageSettings):
         "small": {
             "model": "Qwen/Qwen2.5-0.5B-Instruct",
             "learning_rate": 1e-4,
+            "reward_learning_rate": 1e-4,
+            "ppo_learning_rate": 5e-5,
             "epochs": 4.0,
             "batch_size": 4,
             "max_new_tokens": 256,
@@ -35,6 +37,8 @@ class TrainingSettings(StorageSettings):
         "gpu": {
             "model": "Qwen/Qwen2.5-7B-Instruct",
             "learning_rate": 2e-5,
+            "reward_learning_rate": 2e-5,
+            "ppo_learning_rate": 1e-5,
             "epochs": 4.0,
             "batch_size": 2,
             "gradient_accumulation": 8,
@@ -44,6 +48,8 @@ class TrainingSettings(StorageSettings):
         "scale": {
             "model": "Qwen/Qwen2.5-7B-Instruct",
             "learning_rate": 2e-5,
+            "reward_learning_rate": 2e-5,
+            "ppo_learning_rate": 1e-5,
             "epochs": 4.0,
             "batch_size": 2,
             "gradient_accumulation": 8,
@@ -64,13 +70,17 @@ class TrainingSettings(StorageSettings):
     """Commit or tag of a Hub model. Empty: its main branch."""
 
     quantization: Quantization = "nf4"
-    """How the base's linear weights are stored: nf4 (bitsandbytes 4-bit NormalFloat) or none."""
+    """How the base's linear weights are stored: nf4 (bitsandbytes 4-bit NormalFloat), int8 (bitsandbytes LLM.int8) or
+    none. On a CPU both are unpacked at load: the rounded weights at the speed and in the memory of none."""
+
+    chat_template: str = ""
+    """File with a Jinja chat template to use instead of the model's own; the way out for a model that has none."""
 
     context_tokens: int = Field(1024, ge=128)
     """Most tokens that a prompt and its reply may take together; the model's own limit applies too."""
 
-    method: Literal["dpo"] = "dpo"
-    """What a retraining runs."""
+    method: Literal["dpo", "ppo"] = "dpo"
+    """What a retraining runs: dpo (directly on pairs) or ppo (a reward model first, then policy optimization on it)."""
 
     start_from: Literal["base", "previous"] = "base"
     """Where an adapter starts: base (afresh, on the whole ledger) or previous (continue the served one as the
@@ -102,6 +112,10 @@ class TrainingSettings(StorageSettings):
 
     judge_confidence: float = Field(0.8, gt=0.5, lt=1.0)
     """How sure the judge must be of a pair before it is trained on."""
+
+    restrain: bool = True
+    """Scale a trained adapter down as far as its judged gain allows (an adapter that continues another stays as it is).
+    """
 
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
     """Assumed share of flipped labels (robust DPO: Chowdhury et al. 2024); 0 is plain DPO."""
@@ -149,7 +163,15 @@ class TrainingSettings(StorageSettings):
     """
 
     min_on_topic: float = Field(0.8, ge=0.0, le=1.0)
-    """Gate: least share of replies that speak of what was asked, as a part of what the served version reaches."""
+    """Gate: least share of replies that speak of what was asked, as a part of what the served version reaches; judged
+    by the upper end of its interval."""
+
+    max_implausible: float = Field(0.2, ge=0.0, le=1.0)
+    """Gate: largest share of replies with a token that the base gives less than one chance in eight thousand."""
+
+    max_forgotten: float = Field(0.03, ge=0.0, le=1.0)
+    """Gate: largest share of the tokens that the served version is sure of and that the candidate no longer ranks
+    first."""
 
     max_kl: float = Field(60.0, gt=0.0)
     """Gate: most nats per reply between the candidate and the base."""
