@@ -133,11 +133,13 @@ def _policy(settings: StudioSettings) -> Policy:
         return ScriptedPolicy(context=settings.context_tokens, **shared)
     if settings.policy == "vllm":
         return _vllm_policy(settings, shared)
-    from studio.policy.local import LocalPolicy
     from training.base import load_base
 
+    base_model = load_base(settings)
+    from studio.policy.local import LocalPolicy
+
     return LocalPolicy(
-        base_model=load_base(settings),
+        base_model=base_model,
         threads=settings.chat_threads,
         cache_mib=settings.cache_mib,
         **shared,

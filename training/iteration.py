@@ -93,9 +93,11 @@ def iterate(
         model = _train(base, material, settings=settings, folder=folder, continued=continued, journal=journal)
     except NothingToLearn as reason:
         return Outcome("refused", str(reason))
+    scale = _restrain(base, model, lesson, settings=settings, continued=continued, journal=journal)
     report = _evaluate(
         base, model, view, lesson, parent, settings=settings, continued=continued, journal=journal
     )
+    report = replace(report, scale=scale)
 
     journal.begin("gate", "Deciding")
     verdict = decide(report, settings)
@@ -177,22 +179,36 @@ def _train(
         on_step=on_step,
         check=journal.check,
     )
-    if settings.restrain and continued is None:
-        from training.restraint import restrain
-
-        journal.advance(1.0, "Scaling the adapter down as far as its gain allows")
-        lesson = material.lesson
-        restrain(
-            base,
-            model,
-            lesson.pools,
-            lesson.judge,
-            adapter=CANDIDATE,
-            settings=settings,
-            check=journal.check,
-        )
     journal.end()
     return model
+
+
+def _restrain(
+    base: BaseModel,
+    model: Any,
+    lesson: Lesson,
+    *,
+    settings: TrainingSettings,
+    continued: Path | None,
+    journal: Journal,
+) -> float:
+    """The scale that was left to the adapter; one that continues another is not measured from the base, and stays."""
+    if not settings.restrain or continued is not None:
+        return 1.0
+    from training.restraint import restrain
+
+    journal.begin("restrain", "Scaling the adapter down as far as its gain allows")
+    found = restrain(
+        base,
+        model,
+        lesson.pools,
+        lesson.judge,
+        adapter=CANDIDATE,
+        settings=settings,
+        check=journal.check,
+    )
+    journal.end()
+    return found.scale
 
 
 def _evaluate(

@@ -23,8 +23,9 @@ HEARTBEAT_SECONDS = 5.0
 _EVERY_SECONDS = 0.25
 _SPANS: Mapping[Phase, tuple[float, float]] = {
     "load": (0.0, 0.35),
-    "train": (0.35, 0.75),
-    "evaluate": (0.75, 0.96),
+    "train": (0.35, 0.7),
+    "restrain": (0.7, 0.78),
+    "evaluate": (0.78, 0.96),
     "gate": (0.96, 0.97),
     "publish": (0.97, 1.0),
 }
@@ -32,6 +33,7 @@ _SPANS: Mapping[Phase, tuple[float, float]] = {
 _STATES: Mapping[Phase, RunState] = {
     "load": "training",
     "train": "training",
+    "restrain": "training",
     "evaluate": "evaluating",
     "gate": "evaluating",
     "publish": "evaluating",

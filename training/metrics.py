@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-Phase = Literal["load", "train", "evaluate", "gate", "publish"]
+Phase = Literal["load", "train", "restrain", "evaluate", "gate", "publish"]
 
 
 class MetricsWriter:

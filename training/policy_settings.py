@@ -43,7 +43,7 @@ class PolicySettings(StorageSettings):
     advantage: Literal["token", "sequence"] = "token"
     """What an action is: each token (generalized advantage estimation) or the whole reply."""
 
-    ppo_iterations: int = Field(12, ge=1)
+    ppo_iterations: int = Field(8, ge=1)
     """PPO: how often replies are sampled and learned from."""
 
     rollout_size: int = Field(32, ge=2)

@@ -134,6 +134,12 @@ class EvaluationReport:
         metadata=_means("A handful of prompts with the replies side by side.")
     )
 
+    scale: float = field(
+        default=1.0,
+        metadata=_means(
+            "How much of the trained adapter was kept: it is scaled down as far as its gain allows."
+        ),
+    )
     judged_pairs: int = field(
         default=0,
         metadata=_means(
