@@ -111,7 +111,7 @@ def test_from_feedback_to_a_published_version_and_on_from_there(studio, base_fol
     assert run.message == verdict.summary
     metrics = read_metrics(folder / "metrics.jsonl")
     assert [line["phase"] for line in metrics if "loss" in line] == ["train"] * 4
-    assert {"load", "train", "evaluate", "gate", "publish"} == {line["phase"] for line in metrics}
+    assert {"load", "train", "restrain", "evaluate", "gate", "publish"} == {line["phase"] for line in metrics}
     progress = [line["progress"] for line in metrics]
     assert progress == sorted(progress)
     assert (progress[0], progress[-1]) == (0.0, 1.0)
