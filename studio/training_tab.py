@@ -64,6 +64,10 @@ CHECKS: Mapping[str, tuple[str, str, bool]] = {
     "identical": ("No stock replies", "Share of replies that are the same whatever was asked.", True),
 }
 """Each check of the gate: its name for a person, what it measures, and whether it is a share."""
+AT_MOST = frozenset(
+    {"fluency_drop", "forgotten", "implausible", "kl_base", "repetition", "degenerate", "identical"}
+)
+"""The checks whose threshold is a limit from above."""
 STATES = {
     "queued": "waiting",
     "training": "training",
@@ -215,8 +219,7 @@ def _evaluation(report: dict[str, Any] | None, run: Run) -> str:
 
 def _check(check: Mapping[str, Any]) -> str:
     name, meaning, share = CHECKS.get(check["name"], (check["name"].replace("_", " "), "", False))
-    at_most = check["name"] in ("fluency_drop", "kl_base", "repetition", "degenerate", "identical")
-    sign = "at most" if at_most else "at least"
+    sign = "at most" if check["name"] in AT_MOST else "at least"
     tone, said = ("good", "passed") if check["passed"] else ("bad", "not passed")
     return (
         f'<tr><td><abbr title="{safe(meaning)}">{safe(name)}</abbr></td><td><span class="chip {tone}">{said}'

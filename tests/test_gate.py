@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from studio.training_tab import AT_MOST, CHECKS
 from training.gate import Verdict, decide
 from training.report import EvaluationReport, ReplyFigures, SampleReply, meanings
 from training.settings import TrainingSettings
@@ -219,3 +220,10 @@ def test_every_figure_has_a_meaning():
     for kind in (EvaluationReport, ReplyFigures):
         assert set(meanings(kind)) == {item.name for item in fields(kind)}
         assert all(meaning.endswith(".") for meaning in meanings(kind).values())
+
+
+def test_the_page_names_every_check_and_the_side_of_its_limit():
+    for check in decide(GOOD, SETTINGS).checks:
+        assert check.name in CHECKS
+        assert check.value != check.threshold
+        assert (check.value < check.threshold) == (check.name in AT_MOST), check.name

@@ -2,7 +2,7 @@
 // of its own. Replies are named by our node and turn ids. Everything said is put in as text, never as markup.
 const { el, icon, ask, markdown, remember, remembered } = thumbprint;
 const root = element.querySelector("#chat-room");
-const EXAMPLES = ["How do I make a good cup of tea?", "Tell me a short story about a lighthouse.", "What is a cat like as a pet?", "Why is the sky blue?"];
+const EXAMPLES = ["What is coffee?", "How do I bake bread?", "Tell me a short story about a crow.", "What are penguins?"];
 const CHOICES = { left: "1", tie: "0", both_bad: "9", right: "2" };
 const KEYS = { 1: "left", 2: "right", 0: "tie", 9: "both_bad" };
 
