@@ -33,9 +33,10 @@ from typing import Any
 
 from benchmarks.raters import RATERS, Rater, find_rater
 from benchmarks.simulation import PERSON, WAIT_SECONDS, answer, collect, first_words
-from memory.schema import BASE_VERSION, FINAL_STATES
+from memory.schema import BASE_VERSION, FINAL_STATES, Run
 from memory.settings import load_settings
-from studio.build import build
+from studio.build import Studio, build
+from studio.retraining import RetrainingRefused
 from studio.settings import StudioSettings
 from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact
 
@@ -80,15 +81,10 @@ def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settin
         began = time.monotonic()
         ties = collect(studio, rater, comparisons=comparisons, seed=seed)
         collected = time.monotonic()
-        run = studio.retraining.start(PERSON)
-        while run.state not in FINAL_STATES and time.monotonic() - collected < WAIT_SECONDS:
-            time.sleep(0.1)
-            run = studio.runs.get(run.id)
-        if run.version:
-            studio.serving.wait_for(run.version, timeout=60)
+        run, said = retrain(studio)
         replied = first_words(studio)
         after = answer(studio, asked, version=studio.serving.current.version, seed=seed)
-        report = studio.retraining.report(run.id) or {}
+        report = (studio.retraining.report(run.id) or {}) if run else {}
         evaluation = report.get("evaluation", {})
         return Round(
             rater=rater.name,
@@ -107,14 +103,29 @@ def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settin
             preference_accuracy=evaluation.get("preference_accuracy"),
             judge_accuracy=evaluation.get("judge_accuracy"),
             win_rate=evaluation.get("win_rate_served"),
-            promoted=run.state == "published",
-            verdict=run.message,
+            promoted=run is not None and run.state == "published",
+            verdict=said,
             served=studio.serving.current.version,
             collect_seconds=round(collected - began, 1),
             retrain_seconds=round(replied - collected, 1),
             phase_seconds=report.get("seconds", {}),
             samples=evaluation.get("samples", []),
         )
+
+
+def retrain(studio: Studio) -> tuple[Run | None, str]:
+    """Press Retrain and wait until what it made is served: the run (None: it may not begin yet), and what was said."""
+    try:
+        run = studio.retraining.start(PERSON)
+    except RetrainingRefused as refusal:
+        return None, str(refusal)
+    began = time.monotonic()
+    while run.state not in FINAL_STATES and time.monotonic() - began < WAIT_SECONDS:
+        time.sleep(0.1)
+        run = studio.runs.get(run.id)
+    if run.version:
+        studio.serving.wait_for(run.version, timeout=60)
+    return run, run.message
 
 
 def satisfied_share(rater: Rater, asked: Sequence[HeldOut], replies: Sequence[str]) -> float:

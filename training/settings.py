@@ -87,7 +87,7 @@ class TrainingSettings(PolicySettings):
     reference).
     """
 
-    min_comparisons: int = Field(20, ge=4)
+    min_comparisons: int = Field(12, ge=4)
     """Fewest decided comparisons (no ties) before training may begin."""
 
     heldout_share: float = Field(0.2, gt=0.0, lt=0.9)
