@@ -118,6 +118,9 @@ def test_an_early_vote_reveals_and_goes_on(visit):
     tab.wait_for_selector("#pair")
     tab.click('#pair [data-choice="left"]')
     tab.wait_for_selector(".compared >> text=You chose this one, on the left.")
+    assert tab.locator("#pair").count() == 0
+    assert tab.locator(".compared").count() == 1
+    assert tab.inner_text(".compared").count("You chose this one") == 1
 
 
 def test_hostile_and_foreign_text_is_only_text(visit):

@@ -125,8 +125,11 @@ def test_digest_is_of_the_very_numbers_and_survives_json() -> None:
     assert len(digest(BASE)) == 8 and int(digest(BASE), 16) >= 0
 
 
-def test_match_within_tolerance_passes() -> None:
-    check(ADAPTED, [value + 0.0005 for value in ADAPTED], base=BASE, tolerance=1e-3)
+def test_the_tolerance_is_the_line_between_a_match_and_a_mismatch() -> None:
+    near = [value + 0.0005 for value in ADAPTED]
+    assert check(ADAPTED, near, base=BASE, tolerance=1e-3) is None
+    with pytest.raises(FingerprintMismatch):
+        check(ADAPTED, near, base=BASE, tolerance=1e-4)
 
 
 def test_mismatch_is_refused() -> None:
