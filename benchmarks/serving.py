@@ -1,6 +1,6 @@
 """How fast is the local engine? Tokens a second and waiting times for several chats at once, beside plain transformers.
 
-    python -m benchmarks.serving [--chats 1,4,16,64] [--tokens 64] [--adapters 2] [--rounds 5] [--continuous]
+    python -m benchmarks.serving [--chats 1,4,16,64] [--tokens 64] [--adapters 2] [--rounds 5] [--continuous] [--vllm]
 
 Every chat asks a question of its own and gets exactly `--tokens` greedy tokens, so that all columns do equal work. They
 take turns within each round, so that other work on the machine meets them alike; ratios are taken round by round.
@@ -10,6 +10,7 @@ take turns within each round, so that other work on the machine meets them alike
 - (a) one request at a time through ``generate``, base; once more with bitsandbytes' own 4-bit layers
 - (b) one static left-padded batch through ``generate``, base
 - (c) transformers' continuous batching, base (``--continuous``)
+- (d) a vLLM server on one core, base, over HTTP (``--vllm``; `make vllm-venv` installs it)
 
 For one chat it also measures a blind pair: two replies to one question, sampled, against one reply. Prints tables and
 one JSON line. It knows the engine's public parts only and changes no settings.
@@ -20,25 +21,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.generating import Taken, continuous, one_at_a_time, quantized_as_stored, static_batch
+from benchmarks.generating import Taken
 from benchmarks.machine import describe
+from benchmarks.serving_columns import ALONE, STATIC, STORED, Measure, Served, adapted, columns
 from memory.schema import Message
-from studio.policy.adapters import Adapters, read_adapter
-from studio.policy.batch import Row
-from studio.policy.engine import Engine, Limits
-from studio.policy.sampling import Drawing
-from studio.policy.text import ReplyText
 from training.base import BaseModel, load_base
 from training.prompt import encode_prompt
 from training.settings import TrainingSettings
@@ -49,8 +40,6 @@ QUESTIONS = (
     "Thanks!",
     "Tell me a short story about a train.",
 )
-ALONE, STATIC, STORED = "(a) one at a time", "(b) static batch", "(a) with 4-bit layers"
-Measure = Callable[[Sequence[list[int]]], Taken]
 
 
 @dataclass(frozen=True)
@@ -75,132 +64,33 @@ class Measurement:
     first_p95: float | None
 
 
-class Timer:
-    """A sink that notes when tokens come, and turns them into text as the studio does."""
-
-    def __init__(self, tokenizer: Any, *, tokens: int) -> None:
-        self._text = ReplyText(tokenizer)
-        self._tokens = tokens
-        self.times: list[float] = []
-        self.over = threading.Event()
-        self.error: str | None = None
-        self.cancelled = False
-
-    def take(self, token: int) -> bool:
-        self._text.push(token)
-        self.times.append(time.perf_counter())
-        return len(self.times) >= self._tokens
-
-    def move_up(self, waiting: int) -> None:
-        """Places in line are not measured."""
-
-    def end(self, *, error: str | None = None) -> None:
-        self.error = error
-        self.over.set()
-
-
 def main() -> None:
     """Measure, print, exit."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--chats", default="1,4,16,64", help="numbers of chats, with commas")
+    parser.add_argument("--chats", type=_numbers, default="1,4,16,64", help="numbers of chats, with commas")
     parser.add_argument("--tokens", type=int, default=64, help="tokens per reply")
     parser.add_argument("--adapters", type=int, default=2, help="random LoRA adapters among the chats")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions; the median counts")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for every column")
     parser.add_argument("--continuous", action="store_true", help="measure (c) too")
+    parser.add_argument("--vllm", action="store_true", help="measure (d) too")
     parser.add_argument(
         "--by-cpu", action="store_true", help="ratios of CPU time: for a busy machine, one thread"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     base = load_base(TrainingSettings())
-    columns = _columns(base, options)
     found: list[Measurement] = []
-    for chats in map(int, options.chats.split(",")):
-        prompts = [prompt_of(base, index) for index in range(chats)]
-        found += _measured(columns, prompts, rounds=options.rounds, by_cpu=options.by_cpu)
+    with columns(base, options) as ways:
+        for chats in options.chats:
+            prompts = [prompt_of(base, index) for index in range(chats)]
+            found += _measured(ways, prompts, rounds=options.rounds, by_cpu=options.by_cpu)
     pair = _pair(base, options)
     _print(found, pair, base, options)
 
 
-def _columns(base: BaseModel, options: argparse.Namespace) -> dict[str, Measure]:
-    """Name and measurement of every column, each with a model of its own."""
-    tokens, threads = options.tokens, options.threads
-    stored: Any = quantized_as_stored(base) if base.quantization == "nf4" else None
-    plain: Any = deepcopy(base.model)
-    columns: dict[str, Measure] = {
-        ALONE: lambda prompts: one_at_a_time(base.model, prompts, tokens=tokens),
-        STATIC: lambda prompts: static_batch(base.model, prompts, tokens=tokens),
-    }
-    if stored is not None:
-        columns[STORED] = lambda prompts: one_at_a_time(stored, prompts, tokens=tokens)
-    if options.continuous:
-        paged = deepcopy(base.model)
-        columns["(c) continuous"] = lambda prompts: continuous(paged, prompts, tokens=tokens)
-    engine = Served(base, Adapters(plain), [None], threads=threads)
-    columns["engine, base"] = lambda prompts: engine.answer(prompts, tokens=tokens)
-    many = adapted(base, options.adapters, threads=threads)
-    columns[f"engine, {options.adapters} adapters"] = lambda prompts: many.answer(prompts, tokens=tokens)
-    return columns
-
-
-class Served:
-    """An engine on `adapters`, whose rows take turns under `names`."""
-
-    def __init__(
-        self, base: BaseModel, adapters: Adapters, names: Sequence[str | None], *, threads: int
-    ) -> None:
-        self._base = base
-        self._adapters = adapters
-        self._names = list(names)
-        self._threads = threads
-
-    def answer(self, prompts: Sequence[list[int]], *, tokens: int, temperature: float = 0.0) -> Taken:
-        """All of `prompts` handed in at once. Raises `RuntimeError` when a reply fails."""
-        model: Any = self._base.model
-        limits = Limits(rows=len(prompts), waiting=len(prompts), slots=len(prompts) * 4096)
-        layers = model.config.get_text_config().num_hidden_layers
-        engine = Engine(
-            self._adapters,
-            layer_count=layers,
-            device=self._base.device,
-            limits=limits,
-            threads=self._threads,
-        )
-        sinks = [Timer(self._base.tokenizer, tokens=tokens) for _ in prompts]
-        begun, cpu = time.perf_counter(), time.process_time()
-        # Names are dealt from the end, so that a lone chat has an adapter and its cost is seen.
-        for index, (prompt, sink) in enumerate(zip(prompts, sinks, strict=True)):
-            drawing = Drawing.seeded(temperature, 0.95, seed=index)
-            name = self._names[-1 - index % len(self._names)]
-            engine.submit(Row(prompt, name, drawing, tokens, sink))
-        for sink in sinks:
-            sink.over.wait()
-        cpu = time.process_time() - cpu
-        engine.close()
-        if failed := [sink.error for sink in sinks if sink.error]:
-            raise RuntimeError(f"{len(failed)} replies failed: {failed[0]}")
-        seconds = max(sink.times[-1] for sink in sinks) - begun
-        return Taken(len(prompts) * tokens, seconds, cpu, tuple(sink.times[0] - begun for sink in sinks))
-
-
-def adapted(base: BaseModel, count: int, *, threads: int) -> Served:
-    """A copy of the base with `count` random adapters of rank 16 beside it."""
-    from peft import LoraConfig, get_peft_model
-
-    weights = []
-    for seed in range(count):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-        trained = get_peft_model(deepcopy(base.model), config)
-        for name, parameter in trained.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.01)
-        with tempfile.TemporaryDirectory() as folder:
-            trained.save_pretrained(folder)
-            weights.append(read_adapter(Path(folder), device=base.device))
-    adapters = Adapters(deepcopy(base.model))
-    return Served(base, adapters, [None, *(adapters.put_in(each) for each in weights)], threads=threads)
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def prompt_of(base: BaseModel, index: int) -> list[int]:
@@ -209,16 +99,16 @@ def prompt_of(base: BaseModel, index: int) -> list[int]:
 
 
 def _measured(
-    columns: dict[str, Measure], prompts: Sequence[list[int]], *, rounds: int, by_cpu: bool
+    ways: dict[str, Measure], prompts: Sequence[list[int]], *, rounds: int, by_cpu: bool
 ) -> list[Measurement]:
     """Every column `rounds` times, taking turns; a first turn of each is thrown away."""
     if len(prompts) > 1:
-        columns = {how: measure for how, measure in columns.items() if how != STORED}
-    for measure in columns.values():
+        ways = {how: measure for how, measure in ways.items() if how != STORED}
+    for measure in ways.values():
         measure(prompts)
-    taken: dict[str, list[Taken]] = {how: [] for how in columns}
+    taken: dict[str, list[Taken]] = {how: [] for how in ways}
     for _ in range(rounds):
-        for how, measure in columns.items():
+        for how, measure in ways.items():
             taken[how].append(measure(prompts))
     rates = {how: [one.tokens / one.seconds for one in each] for how, each in taken.items()}
     cpu_rates = {how: [one.tokens / one.cpu for one in each] for how, each in taken.items()}

@@ -173,12 +173,14 @@ events = Table(
     _text("rater"),
     _time("created_at"),
     Column("payload", LosslessJson, nullable=False),
+    _text("guidelines"),
     Index("events_by_category", "category", "sequence"),
     Index("events_by_kind", "category", "kind", "sequence"),
+    Index("events_by_target", "target", "kind", "rater"),
     sqlite_autoincrement=True,
 )
 """The log: judgements, retractions and occurrences (whose actor stands under `rater`). Never updated, never
-deleted."""
+deleted. `guidelines` names the version of the guidelines that the rater saw; empty: none."""
 
 judgements = Table(
     "judgements",
@@ -192,13 +194,17 @@ judgements = Table(
     _text("value"),
     Column("day", Integer, nullable=False),
     _text("conversation_id"),
+    _text("versions"),
     Index("judgements_by_value", "standing", "kind", "value"),
     Index("judgements_by_day", "standing", "day", "kind"),
     Index("judgements_by_sequence", "standing", "sequence"),
     Index("judgements_by_conversation", "conversation_id", "rater"),
+    Index("judgements_by_versions", "standing", "versions", "kind", "value"),
+    Index("judgements_by_rater", "standing", "rater", "kind", "value"),
 )
 """What each rater says now: one row per key of the log, naming its latest event. Kept in step with `events`
-in the same transaction, so that counting never walks the log. Not `standing`: that event is a retraction."""
+in the same transaction, so that counting never walks the log. Not `standing`: that event is a retraction.
+`versions` names the policy versions that wrote what is judged, sorted, a space before and after each."""
 
 runs = Table(
     "runs",

@@ -58,4 +58,4 @@ def test_eight_replies_stream_through_two_swaps_without_failure_or_mixture(
         assert stream.served.version == version
         assert stream.text == alone[version, question], f"{version} answered {question!r} differently"
     assert start(policy, QUESTIONS[0], "base").wait(60)
-    assert policy._versions == {} and policy._adapters._names == []
+    assert policy._versions._offered == {} and policy._adapters._names == []

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from peft import PeftModel
 from tiny import save_tiny_adapter
-from vllm_process import VllmProcess, missing
 
+from benchmarks.vllm_process import VllmProcess, missing
 from memory.schema import Message
 from studio.policy.interface import Sampling
 from studio.policy.vllm import VllmPolicy

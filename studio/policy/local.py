@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from studio.policy.batch import Row
 from studio.policy.cache import slot_bytes
 from studio.policy.chat_model import ChatPolicy
 from studio.policy.engine import Engine, Limits
-from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion, UnknownVersion
+from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion
 from studio.policy.packed import threads_for
 from studio.policy.reply import ReplySink
 from studio.policy.sampling import Drawing
 from studio.policy.stream import ReplyStream
 from studio.policy.text import ReplyText
+from studio.policy.versions import Versions
 from training.base import BaseModel
 from training.fingerprint import FingerprintMismatch, canary_steps, check, digest, tolerance_for
 from training.prompt import count_tokens, encode_prompt
@@ -58,9 +59,8 @@ class LocalPolicy(ChatPolicy):
     _engine: Engine = PrivateAttr()
     _adapters: Adapters = PrivateAttr()
     _base: BaseModel = PrivateAttr()
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _versions: dict[str, _Loaded] = PrivateAttr(default_factory=dict)
+    _versions: Versions = PrivateAttr()
     _ends: frozenset[int] = PrivateAttr()
     _base_logprobs: list[float] | None = PrivateAttr(default=None)
     _context_tokens: int = PrivateAttr()
@@ -73,6 +73,7 @@ class LocalPolicy(ChatPolicy):
         slots = self._slots(model)
         self._context_tokens = min(self._base.context_tokens, slots)
         self._adapters = Adapters(model)
+        self._versions = Versions(self.base(), drop=self._drop)
         self._ends = self._base.ends
         self._engine = Engine(
             self._adapters,
@@ -108,8 +109,7 @@ class LocalPolicy(ChatPolicy):
         return ServedVersion(BASE_VERSION, self.identity[:8])
 
     def loaded(self) -> list[ServedVersion]:
-        with self._lock:
-            return [loaded.served for loaded in self._versions.values() if not loaded.released]
+        return self._versions.all()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return count_tokens(self._base.tokenizer, messages)
@@ -124,16 +124,16 @@ class LocalPolicy(ChatPolicy):
                 f"The conversation takes {len(prompt)} tokens, and the context is {self.context_tokens}. "
                 "Shorten it, or begin a new one."
             )
-        served, loaded = self._acquire(version)
+        used = self._versions.begin(version)
         try:
-            stream = ReplyStream(served, prompt_tokens=len(prompt), on_cancel=self._engine.wake)
+            stream = ReplyStream(used.served, prompt_tokens=len(prompt), on_cancel=self._engine.wake)
             text = ReplyText(self._base.tokenizer, stop=sampling.stop)
             most = min(room, sampling.max_new_tokens)
             seed = sampling.seed if sampling.seed is not None else self.new_seed()
             self._engine.submit(
                 Row(
                     prompt=prompt,
-                    adapter=loaded.name if loaded else None,
+                    adapter=used.name,
                     drawing=Drawing.seeded(sampling.temperature, sampling.top_p, seed=seed),
                     most_tokens=most,
                     sink=ReplySink(stream, text, ends=self._ends, most_tokens=most),
@@ -141,38 +141,25 @@ class LocalPolicy(ChatPolicy):
                 )
             )
         except BaseException:  # whatever it was, the version must not count as in use
-            self._give_back(loaded)
+            self._versions.end(used)
             raise
-        stream.add_done_callback(lambda _: self._give_back(loaded))
+        stream.add_done_callback(lambda _: self._versions.end(used))
         return stream
 
     def load(self, version: str, path: Path, manifest: Manifest) -> ServedVersion:
         with self._loading:
-            with self._lock:
-                found = self._versions.get(version)
-                if found is not None:
-                    found.released = False
-                    return found.served
-            if version == BASE_VERSION:
-                return self.base()
+            if (found := self._versions.find(version)) is not None:
+                return found
             self._check_manifest(version, manifest)
             weights = read_adapter(path, device=self._base.device)
             try:
                 name = self._engine.run(self._prove(weights, manifest, version)).result()
             except CancelledError as error:
                 raise PolicyClosed("The policy was closed while an adapter was loading.") from error
-            served = ServedVersion(version, manifest.fingerprint)
-            with self._lock:
-                self._versions[version] = _Loaded(served, name)
-            return served
+            return self._versions.offer(ServedVersion(version, manifest.fingerprint), name)
 
     def release(self, version: str) -> None:
-        with self._lock:
-            loaded = self._versions.get(version)
-            if loaded is None:
-                return
-            loaded.released = True
-        self._drop_unused(loaded)
+        self._versions.release(version)
 
     def close(self) -> None:
         self._engine.close()
@@ -234,50 +221,10 @@ class LocalPolicy(ChatPolicy):
             yield
         return values
 
-    def _acquire(self, version: str) -> tuple[ServedVersion, _Loaded | None]:
-        """Look up a version and count one more reply that uses it."""
-        if version == BASE_VERSION:
-            return self.base(), None
-        with self._lock:
-            loaded = self._versions.get(version)
-            if loaded is None or loaded.released:
-                known = ", ".join([BASE_VERSION, *(v for v, x in self._versions.items() if not x.released)])
-                raise UnknownVersion(f"Version {version!r} is not loaded; there are: {known}.")
-            loaded.replies += 1
-            return loaded.served, loaded
-
-    def _give_back(self, loaded: _Loaded | None) -> None:
-        if loaded is None:
-            return
-        with self._lock:
-            loaded.replies -= 1
-        self._drop_unused(loaded)
-
-    def _drop_unused(self, loaded: _Loaded) -> None:
-        """Free a released version that no reply uses. Its entry goes first, so that nobody can begin to use it."""
-        with self._lock:
-            if (
-                not loaded.released
-                or loaded.replies
-                or self._versions.get(loaded.served.version) is not loaded
-            ):
-                return
-            del self._versions[loaded.served.version]
-        try:
-            self._engine.run(self._take_out(loaded.name))
-        except PolicyClosed:
-            return  # the model goes with the policy
+    def _drop(self, name: str) -> None:
+        with suppress(PolicyClosed):  # then the model goes with the policy
+            self._engine.run(self._take_out(name))
 
     def _take_out(self, name: str) -> Generator[None, None, None]:
         yield  # a job of its own, however short: it must run on the owner's thread
         self._adapters.take_out(name)
-
-
-@dataclass(eq=False)
-class _Loaded:
-    """An adapter in memory: what it is called by the engine, and how many replies use it."""
-
-    served: ServedVersion
-    name: str
-    replies: int = 0
-    released: bool = False

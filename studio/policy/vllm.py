@@ -23,12 +23,13 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from memory.schema import BASE_VERSION, Message
 from studio.policy.chat_model import ChatPolicy
-from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion, UnknownVersion
+from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion
 from studio.policy.loop_thread import LoopThread
 from studio.policy.replicas import NoReplica, Replicas
 from studio.policy.reply import ReplySink
 from studio.policy.stream import ReplyStream
 from studio.policy.text import ReplyText
+from studio.policy.versions import Versions
 from studio.policy.vllm_base import KnownBase
 from studio.policy.vllm_dispatch import Dispatch, Reply
 from studio.policy.vllm_null import null_adapter
@@ -81,10 +82,9 @@ class VllmPolicy(ChatPolicy):
     _loop: LoopThread = PrivateAttr()
     _line: Dispatch = PrivateAttr()
     _replicas: Replicas = PrivateAttr()
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _closing: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _versions: dict[str, _Offered] = PrivateAttr(default_factory=dict)
+    _versions: Versions = PrivateAttr()
     _closed: bool = PrivateAttr(default=False)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -95,6 +95,7 @@ class VllmPolicy(ChatPolicy):
                 "There are no model servers; set THUMBPRINT_VLLM_URLS, such as http://127.0.0.1:8000."
             )
         self._base = self.known_base
+        self._versions = Versions(self.base(), drop=self._drop)
         self._line = Dispatch(rows=self.max_rows, waiting=self.max_waiting)
         key = self.api_key.get_secret_value()
         null = null_adapter(self._base.folder, shelf=self.shelf, identity=self._base.identity)
@@ -133,8 +134,7 @@ class VllmPolicy(ChatPolicy):
         return ServedVersion(BASE_VERSION, self.identity[:8])
 
     def loaded(self) -> list[ServedVersion]:
-        with self._lock:
-            return [offered.served for offered in self._versions.values() if not offered.released]
+        return self._versions.all()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(encode_prompt(self._base.tokenizer, messages))
@@ -156,46 +156,33 @@ class VllmPolicy(ChatPolicy):
                 f"The conversation takes {len(prompt)} tokens, and the context is {self.context_tokens}. "
                 "Shorten it, or begin a new one."
             )
-        served, offered = self._acquire(version)
+        used = self._versions.begin(version)
         try:
-            reply = self._reply(prompt, served, sampling, most_tokens=min(room, sampling.max_new_tokens))
+            reply = self._reply(prompt, used.served, sampling, most_tokens=min(room, sampling.max_new_tokens))
             reply.owner = owner
             self._line.join(reply)
         except BaseException:  # whatever it was, the version must not count as in use
-            self._give_back(offered)
+            self._versions.end(used)
             raise
-        reply.stream.add_done_callback(lambda _: self._give_back(offered))
+        reply.stream.add_done_callback(lambda _: self._versions.end(used))
         self._loop.post(self._line.dispatch)
         return reply.stream
 
     def load(self, version: str, path: Path, manifest: Manifest) -> ServedVersion:
         """See `Policy.load`. Raises `NoReplica` as well, when no server is there to hold it: try again later."""
         with self._loading:
-            with self._lock:
-                found = self._versions.get(version)
-                if found is not None:
-                    found.released = False
-                    return found.served
-            if version == BASE_VERSION:
-                return self.base()
+            if (found := self._versions.find(version)) is not None:
+                return found
             check_manifest(version, manifest, self._base)
             adapter = Adapter(version, seen_by_servers(path, self.adapters_dir), manifest)
             try:
                 self._loop.run(self._replicas.place(adapter)).result()
             except CancelledError as error:
                 raise PolicyClosed("The policy was closed while an adapter was loading.") from error
-            served = ServedVersion(version, manifest.fingerprint)
-            with self._lock:
-                self._versions[version] = _Offered(served)
-            return served
+            return self._versions.offer(ServedVersion(version, manifest.fingerprint), version)
 
     def release(self, version: str) -> None:
-        with self._lock:
-            offered = self._versions.get(version)
-            if offered is None:
-                return
-            offered.released = True
-        self._drop_unused(offered)
+        self._versions.release(version)
 
     def close(self) -> None:
         with self._closing:
@@ -215,8 +202,7 @@ class VllmPolicy(ChatPolicy):
         """
         from langchain_openai import ChatOpenAI
 
-        _served, offered = self._acquire(version)
-        self._give_back(offered)
+        self._versions.end(self._versions.begin(version))
         replica = min(self._replicas.living(), key=lambda one: len(one.replies), default=None)
         if replica is None:
             raise NoReplica(f"No model server answers. {self._replicas.problems()}")
@@ -252,43 +238,8 @@ class VllmPolicy(ChatPolicy):
         reply = Reply(stream, sink, served.version, drawing)
         return reply
 
-    def _acquire(self, version: str) -> tuple[ServedVersion, _Offered | None]:
-        """Look up a version and count one more reply that uses it."""
-        if version == BASE_VERSION:
-            return self.base(), None
-        with self._lock:
-            offered = self._versions.get(version)
-            if offered is None or offered.released:
-                known = ", ".join([BASE_VERSION, *(v for v, x in self._versions.items() if not x.released)])
-                raise UnknownVersion(f"Version {version!r} is not loaded; there are: {known}.")
-            offered.replies += 1
-            return offered.served, offered
-
-    def _give_back(self, offered: _Offered | None) -> None:
-        if offered is None:
-            return
-        with self._lock:
-            offered.replies -= 1
-        self._drop_unused(offered)
-
-    def _drop_unused(self, offered: _Offered) -> None:
-        """Unload a released version that no reply uses. Its entry goes first, so that nobody can begin to use it."""
-        version = offered.served.version
-        with self._lock:
-            if not offered.released or offered.replies or self._versions.get(version) is not offered:
-                return
-            del self._versions[version]
-            dropping = self._loop.run(self._replicas.drop(version))
-        dropping.add_done_callback(_log_failure)
-
-
-@dataclass(eq=False)
-class _Offered:
-    """A version that all living servers hold, and how many replies use it."""
-
-    served: ServedVersion
-    replies: int = 0
-    released: bool = False
+    def _drop(self, name: str) -> None:
+        self._loop.run(self._replicas.drop(name)).add_done_callback(_log_failure)
 
 
 def _log_failure(dropping: Any) -> None:

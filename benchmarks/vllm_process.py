@@ -1,6 +1,7 @@
-"""A real vLLM server on this machine's CPU, as a process of its own, for tests.
+"""A real vLLM server on this machine's CPU, as a process of its own, for benchmarks and tests.
 
-vLLM lives in an environment of its own, which `make vllm-venv` makes; where there is none, the tests say so.
+vLLM lives in an environment of its own, which `make vllm-venv` makes; where there is none, `missing` says so. It knows
+how to start a server, wait for it, measure its CPU time and end it; what is asked of it is others' business.
 """
 
 from __future__ import annotations
@@ -27,18 +28,22 @@ def missing() -> str:
 
 
 class VllmProcess:
-    """One server of `model` in `dtype`, with a small cache. Starting does not wait; `wait` does.
+    """One server of `model` in `dtype`, with a small cache and `rows` replies at once. Starting does not wait; `wait`
+    does.
 
     Each computes on one core, and `number` says on which.
     """
 
-    def __init__(self, model: Path, log: Path, *, dtype: str = "float32", number: int = 0) -> None:
+    def __init__(
+        self, model: Path, log: Path, *, dtype: str = "float32", number: int = 0, rows: int = 8
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._model = model
         self._log = log
         self._dtype = dtype
+        self._rows = rows
         cores = sorted(os.sched_getaffinity(0))
         self._core = cores[number % len(cores)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +57,7 @@ class VllmProcess:
         command += ["--model", str(self._model)]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--dtype", self._dtype]
         command += ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "4"]
-        command += ["--max-model-len", "1024", "--max-num-seqs", "8"]
+        command += ["--max-model-len", "1024", "--max-num-seqs", str(self._rows)]
         environment = {
             **os.environ,
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -81,6 +86,15 @@ class VllmProcess:
         raise RuntimeError(
             f"vLLM did not come up within {START_SECONDS:.0f} seconds. Its log ends with:\n{end}"
         )
+
+    def cpu_seconds(self) -> float:
+        """What the server and the processes that it has started have computed so far. It must be running."""
+        import psutil
+
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        times = [one.cpu_times() for one in (parent, *parent.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
 
     def kill(self) -> None:
         """End it without any farewell, with the processes that it has started."""
