@@ -21,8 +21,9 @@ import torch
 from benchmarks.generating import Taken, continuous, one_at_a_time, quantized_as_stored, static_batch
 from benchmarks.vllm_column import vllm_column
 from studio.policy.adapters import Adapters, read_adapter
+from studio.policy.admission import Limits
 from studio.policy.batch import Row
-from studio.policy.engine import Engine, Limits
+from studio.policy.engine import Engine
 from studio.policy.sampling import Drawing
 from studio.policy.text import ReplyText
 from training.base import BaseModel

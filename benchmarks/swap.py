@@ -8,8 +8,9 @@
 
 All greedy, so every reply can be compared with what its adapter says alone. A reply is *mixed* when it differs from
 that anywhere but at a near-tie. A *gap* lies between two pieces of one reply, a *wait* between asking and the first
-piece; both are taken by the readers, one thread for each chat. The new adapter *answers* when a reply under it shows
-its first piece, counted from the moment its STABLE file is there. Prints a table and one JSON line.
+piece; both are taken by the readers, one thread for each chat, from the first promotion on. The new adapter *answers*
+when a reply under it shows its first piece, counted from the moment its STABLE file is there. Prints a table and one
+JSON line.
 """
 
 from __future__ import annotations
@@ -220,12 +221,14 @@ def _outcome(arm: str, replies: Sequence[Reply], stable: dict[str, float], alone
         reply for reply in sound if reply.text != alone.says(reply.version, reply.question).rstrip("\ufffd")
     ]
     ties = [reply for reply in differing if alone.is_near_tie(reply.version, reply.question, reply.text)]
+    since = min(stable.values())
     gaps = [
         later - earlier
         for reply in replies
         for earlier, later in zip(reply.times, reply.times[1:], strict=False)
+        if earlier >= since
     ]
-    waits = [reply.times[0] - reply.asked for reply in replies if reply.times]
+    waits = [reply.times[0] - reply.asked for reply in replies if reply.times and reply.asked >= since]
     answers = [
         min(reply.times[0] for reply in replies if reply.version == version and reply.times) - at
         for version, at in stable.items()

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from studio.policy.adapters import Adapters
+from studio.policy.admission import Limits
 from studio.policy.batch import Row
 from studio.policy.cache import KeyValues
-from studio.policy.engine import Engine, Limits
+from studio.policy.engine import Engine
 from studio.policy.interface import Busy, PolicyClosed
 from studio.policy.sampling import INVALID, Drawing, choose
 from studio.policy.text import ReplyText

@@ -1,7 +1,7 @@
 """Many replies from one model: rows join and leave between two tokens, each under its own adapter and sampling.
 
 One thread owns the model and is the only one to touch it. A turn of its loop takes at most a slice of a job (loading
-an adapter), a slice of waiting prompts, and one token for every running row, so that nobody waits long for anybody.
+an adapter) or of waiting prompts, and one token for every running row, so that nobody waits long for anybody.
 The engine knows neither text nor versions nor PEFT; what it shares with other threads is a queue under a lock.
 """
 
@@ -11,12 +11,12 @@ import logging
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
 import torch
 
+from studio.policy.admission import Limits, fits, holds
 from studio.policy.batch import Batch, Forward, Row
 from studio.policy.failures import CLOSING, FAILED, NOT_NUMBERS, explain, free_memory, is_out_of_memory
 from studio.policy.interface import PolicyClosed
@@ -26,21 +26,6 @@ from studio.policy.sampling import INVALID, choose
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much the engine takes on.
-
-    `rows` replies at once, `waiting` in line behind them; `slots` row-columns of the cache at most, where a row counts
-    as long as the longest; `prefill_tokens` of prompts in one turn while replies are streaming (four times as many
-    while none is).
-    """
-
-    rows: int = 16
-    waiting: int = 64
-    slots: int = 16 * 4096
-    prefill_tokens: int = 256
 
 
 class Engine:
@@ -57,6 +42,7 @@ class Engine:
         self._changed = threading.Condition()
         self._line: Line[Row] = Line(limits.waiting)
         self._jobs = Jobs()
+        self._job_ran = False
         self._numbers = count(1)
         self._closing = False
         self._opening: Batch | None = None
@@ -82,6 +68,11 @@ class Engine:
             future = self._jobs.add(job)
             self._changed.notify()
         return future
+
+    @property
+    def slots(self) -> int:
+        """Row-columns that the caches of all replies under way hold at the moment; any thread may ask."""
+        return sum(batch.cache.slots for batch in self._batches())
 
     def wake(self) -> None:
         """Have the owner look for cancelled rows."""
@@ -115,20 +106,29 @@ class Engine:
             self._jobs.cancel()
 
     def _has_work(self) -> bool:
-        return bool(self._closing or len(self._jobs) or len(self._line) or self._opening or self._running)
+        return bool(self._closing or len(self._jobs) or self._has_newcomers() or self._running)
+
+    def _has_newcomers(self) -> bool:
+        return bool(len(self._line) or self._opening)
 
     def _turn(self) -> None:
-        self._jobs.advance()
+        # Beside running rows there is a slice of a job or one of prompts, and the two take turns.
+        self._job_ran = not (self._job_ran and self._has_newcomers()) and self._jobs.advance()
         with torch.inference_mode():
             self._drop_cancelled()
-            if self._opening is None:
-                self._open()
-            else:
-                self._open_twins(self._opening)
-            if self._opening is not None:
-                self._read(self._opening)
+            if not (self._job_ran and self._running):
+                self._admit()
             if self._running is not None:
                 self._step(self._running)
+
+    def _admit(self) -> None:
+        """Choose who comes next, or go on reading the prompts of those who were chosen."""
+        if self._opening is None:
+            self._open()
+        else:
+            self._open_twins(self._opening)
+        if self._opening is not None:
+            self._read(self._opening)
 
     def _drop_cancelled(self) -> None:
         with self._changed:
@@ -137,9 +137,8 @@ class Engine:
                 self._line.leave(row)
             if dropped:
                 self._tell_places()
-        for batch in (self._opening, self._running):
-            if batch is not None:
-                dropped += self._leave(batch, [row for row in batch.everyone if row.sink.cancelled])
+        for batch in self._batches():
+            dropped += self._leave(batch, [row for row in batch.everyone if row.sink.cancelled])
         for row in dropped:
             row.sink.end()
 
@@ -150,7 +149,7 @@ class Engine:
         with self._changed:
             free = self._free_rows()
             while len(group) < free and (first := next(iter(self._line), None)):
-                if not self._fits(group, first, budget):
+                if not fits(group, first, running=self._runners(), limits=self._limits, columns=budget):
                     break
                 group.append(self._line.serve())
             if not group:
@@ -178,25 +177,11 @@ class Engine:
         for row in joined:
             row.sink.move_up(0)
 
-    def _fits(self, group: Sequence[Row], row: Row, budget: int) -> bool:
-        """Whether `row` may be read with `group`: enough cache for all running, prompts of like length, one slice."""
-        if not self._holds([*group, row]):
-            return False
-        if not group:
-            return True
-        if row.alone or group[0].alone:
-            return False
-        if any(row.adapter == other.adapter and row.prompt == other.prompt for other in group):
-            return True
-        lengths = [len(other.prompt) for other in (*group, row)]
-        return max(lengths) * len(lengths) <= budget and 2 * min(lengths) >= max(lengths)
-
     def _holds(self, newcomers: Sequence[Row]) -> bool:
-        """Whether the cache is large enough for `newcomers` beside all that run, each as long as the longest may get.
-        A row that has everything for itself is always let in."""
-        rows = [*newcomers, *(self._running.rows if self._running else ())]
-        length = max(len(row.prompt) + row.most_tokens for row in rows)
-        return len(rows) == 1 or len(rows) * length <= self._limits.slots
+        return holds([*newcomers, *self._runners()], self._limits)
+
+    def _runners(self) -> list[Row]:
+        return self._running.rows if self._running is not None else []
 
     def _read(self, opening: Batch) -> None:
         """Read a slice of the prompts; with the last slice come the first tokens, and the rows start to run."""
@@ -281,9 +266,10 @@ class Engine:
         return max(0, self._limits.rows - len(self._busy()))
 
     def _busy(self) -> list[Row]:
-        return [
-            row for batch in (self._opening, self._running) if batch is not None for row in batch.everyone
-        ]
+        return [row for batch in self._batches() for row in batch.everyone]
+
+    def _batches(self) -> list[Batch]:
+        return [batch for batch in (self._opening, self._running) if batch is not None]
 
     def _tell_places(self) -> None:
         """Tell those in line their place. The caller holds the lock."""

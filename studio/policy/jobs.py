@@ -28,14 +28,14 @@ class Jobs:
         self._jobs.append((job, future))
         return future
 
-    def advance(self) -> None:
-        """Run the next slice of the first job, if there is one."""
+    def advance(self) -> bool:
+        """Run the next slice of the first job; say whether there was one."""
         if not self._jobs:
-            return
+            return False
         job, future = self._jobs[0]
         try:
             next(job)
-            return
+            return True
         except StopIteration as end:
             result, failure = end.value, None
         except Exception as error:  # noqa: BLE001  (handed to whoever waits for the future)
@@ -45,6 +45,7 @@ class Jobs:
             future.set_exception(failure)
         else:
             future.set_result(result)
+        return True
 
     def cancel(self) -> None:
         """Give up what has not ended."""

@@ -19,10 +19,11 @@ from pydantic import Field, PrivateAttr
 
 from memory.schema import BASE_VERSION, Message
 from studio.policy.adapters import Adapters, AdapterWeights, read_adapter
+from studio.policy.admission import Limits
 from studio.policy.batch import Row
 from studio.policy.cache import slot_bytes
 from studio.policy.chat_model import ChatPolicy
-from studio.policy.engine import Engine, Limits
+from studio.policy.engine import Engine
 from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion
 from studio.policy.packed import threads_for
 from studio.policy.reply import ReplySink
@@ -64,13 +65,15 @@ class LocalPolicy(ChatPolicy):
     _ends: frozenset[int] = PrivateAttr()
     _base_logprobs: list[float] | None = PrivateAttr(default=None)
     _context_tokens: int = PrivateAttr()
+    _slot_bytes: int = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Start the engine's thread."""
         super().model_post_init(context)
         self._base = self.base_model
         model: Any = self._base.model
-        slots = self._slots(model)
+        self._slot_bytes = slot_bytes(model)
+        slots = self._slots()
         self._context_tokens = min(self._base.context_tokens, slots)
         self._adapters = Adapters(model)
         self._versions = Versions(self.base(), drop=self._drop)
@@ -104,6 +107,11 @@ class LocalPolicy(ChatPolicy):
     @property
     def identity(self) -> str:
         return self._base.identity
+
+    @property
+    def cached_mib(self) -> float:
+        """Memory that keys and values of replies under way hold at the moment, in MiB."""
+        return self._engine.slots * self._slot_bytes / 2**20
 
     def base(self) -> ServedVersion:
         return ServedVersion(BASE_VERSION, self.identity[:8])
@@ -164,11 +172,11 @@ class LocalPolicy(ChatPolicy):
     def close(self) -> None:
         self._engine.close()
 
-    def _slots(self, model: Any) -> int:
+    def _slots(self) -> int:
         """How many tokens the cache may hold, over all rows: as many as are of use, within `cache_mib`."""
-        held = self.cache_mib * 2**20 // slot_bytes(model)
+        held = self.cache_mib * 2**20 // self._slot_bytes
         if held < min(_LEAST_SLOTS, self._base.context_tokens):
-            least = -(-_LEAST_SLOTS * slot_bytes(model) // 2**20)
+            least = -(-_LEAST_SLOTS * self._slot_bytes // 2**20)
             raise ValueError(
                 f"A cache of {self.cache_mib} MiB holds {held} tokens of {self.model_name}, and a conversation needs "
                 f"{_LEAST_SLOTS} at least. Set THUMBPRINT_CACHE_MIB to {least} or more."
