@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory.schema import BASE_VERSION, Promotion
 from studio.marks import mark
+from studio.policy.interface import ReplicaState
 from studio.wording import count, number, percent, safe, when
 from training.registry import AdapterVersion
 
@@ -40,7 +41,7 @@ def render(studio: Studio, owner: str, now: float) -> str:
         f'class="lead">{_why(promotions, served.version, now)}</p>'
         f'{warning}<ol class="versions">{items}{_base(studio, served=served.version, alone=not versions)}'
         "</ol>"
-        f"{_history(promotions, owner=owner, now=now)}</div>"
+        f"{_servers(studio.policy.replica_states())}{_history(promotions, owner=owner, now=now)}</div>"
     )
 
 
@@ -156,6 +157,25 @@ def _figures(report: dict[str, Any]) -> str:
         f'<div title="{safe(tip)}"><dd>{value}</dd><dt>{name}</dt></div>' for name, value, tip in figures
     )
     return f'<dl class="figures">{items}</dl>'
+
+
+def _servers(replicas: list[ReplicaState]) -> str:
+    """The model servers, where there are any: an adapter counts as served once all that live hold it."""
+    if not replicas:
+        return ""
+    rows = "".join(
+        f'<tr><td class="mono">{safe(one.url)}</td><td>{_chip(one)}</td>'
+        f'<td class="wide">{safe(one.problem) or count(one.replies, "reply", "replies") + " under way"}</td></tr>'
+        for one in replicas
+    )
+    return (
+        '<h2>Model servers</h2><div class="table"><table><thead><tr><th>Address</th><th>State</th><th>Doing</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _chip(replica: ReplicaState) -> str:
+    return '<span class="chip good">answers</span>' if replica.serves else '<span class="chip bad">out</span>'
 
 
 def _history(promotions: list[Promotion], *, owner: str, now: float) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from desk import ANN, BOB, Clock, Gate, desk_at
+from pydantic import PrivateAttr
 
 from memory.database import StorageError
 from memory.schema import Message
@@ -161,6 +162,25 @@ def test_a_pair_that_finds_room_for_one_reply_becomes_a_single_reply(tmp_path):
     policy = ScriptedPolicy(delay=0.01, max_rows=1, max_waiting=0)
     with desk_at(tmp_path, policy=policy, compare_every=1) as desk:
         assert desk.say(desk.begin(), "hello").kind == "single"
+
+
+class Owned(ScriptedPolicy):
+    """A policy that notes for whom it was asked."""
+
+    _asked: list[str | None] = PrivateAttr(default_factory=list)
+
+    def start(self, messages, *, version, sampling, owner=None):
+        self._asked.append(owner)
+        return super().start(messages, version=version, sampling=sampling, owner=owner)
+
+
+def test_the_line_knows_whose_reply_it_is(tmp_path):
+    policy = Owned(delay=0.0)
+    with desk_at(tmp_path, policy=policy, compare_every=2) as desk:
+        where = desk.begin()
+        desk.say(where, "one")
+        desk.say(where, "a pair")
+    assert policy._asked == [ANN] * 3
 
 
 def test_strangers_and_unknown_ids_are_refused_in_the_same_words(desk):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from dataclasses import replace
 
 import gradio as gr
 import pytest
@@ -17,6 +18,8 @@ from studio import chat_tab, feedback_tab, health_tab, launch, page, training_ta
 from studio.chat_tab import call
 from studio.intake import ChatRefused
 from studio.opening import Opening, opened
+from studio.policy.interface import ReplicaState
+from studio.policy.scripted import ScriptedPolicy
 from studio.theme import asset
 from studio.visitors import Visitors, open_visitors
 from studio.wording import every_so_many
@@ -248,6 +251,24 @@ def test_a_broken_adapter_is_listed_with_its_reason_and_is_not_served(paired):
     assert "never served" in drawn and "publication never finished" in drawn
     sentence, done = page.act(paired.opening, VISITORS, ANN, "roll_back", version="v0007")
     assert not done and "STABLE" in sentence and paired.studio.serving.current.version == "base"
+
+
+class Replicated(ScriptedPolicy):
+    """A policy with a server that answers and one that has died."""
+
+    def replica_states(self):
+        return [
+            ReplicaState("http://one:8000", True, "", 2),
+            ReplicaState("http://two:8000", False, "cannot be reached: <refused>", 0),
+        ]
+
+
+def test_model_servers_are_listed_with_what_is_wrong(paired):
+    assert "Model servers" not in versions_tab.render(paired.studio, OWNER, 0.0)
+    drawn = versions_tab.render(replace(paired.studio, policy=Replicated()), OWNER, 0.0)
+    rows = drawn.split("Model servers")[1].split("<tr>")[2:4]
+    assert "http://one:8000" in rows[0] and ">answers<" in rows[0] and "2 replies under way" in rows[0]
+    assert "http://two:8000" in rows[1] and ">out<" in rows[1] and "&lt;refused&gt;" in rows[1]
 
 
 def test_a_rejected_candidate_says_which_check_failed(paired):

@@ -25,7 +25,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, Field
 
 from memory.schema import BASE_VERSION, Message, Role
-from studio.policy.interface import Sampling, ServedVersion
+from studio.policy.interface import ReplicaState, Sampling, ServedVersion
 from studio.policy.stream import ReplyStream
 from training.prompt import PromptError
 from training.registry import Manifest
@@ -102,6 +102,10 @@ class ChatPolicy(BaseChatModel):
     @abstractmethod
     def close(self) -> None:
         """End every reply and stop; see `Policy.close`."""
+
+    def replica_states(self) -> list[ReplicaState]:
+        """The servers that hold the model; see `Policy.replica_states`."""
+        return []
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -55,6 +55,16 @@ class ServedVersion:
         return self.version == BASE_VERSION
 
 
+@dataclass(frozen=True)
+class ReplicaState:
+    """One model server for an operator's eyes. `problem` says why it does not serve; `replies` are under way on it."""
+
+    url: str
+    serves: bool
+    problem: str
+    replies: int
+
+
 class Busy(RuntimeError):
     """The line of waiting replies is full; the message says how long it is and what to do."""
 
@@ -160,6 +170,9 @@ class Policy(Protocol):
 
     def base(self) -> ServedVersion:
         """The base model without an adapter."""
+
+    def replica_states(self) -> list[ReplicaState]:
+        """The servers that hold the model, as they stand now; empty for a policy that is its own server."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that these messages take as a prompt."""

@@ -15,7 +15,6 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from memory.schema import BASE_VERSION, Message
 from studio.policy.chat_model import ChatPolicy
-from studio.policy.interface import PolicyClosed, PromptTooLong, Sampling, ServedVersion
+from studio.policy.interface import PolicyClosed, PromptTooLong, ReplicaState, Sampling, ServedVersion
 from studio.policy.loop_thread import LoopThread
 from studio.policy.replicas import NoReplica, Replicas
 from studio.policy.reply import ReplySink
@@ -42,16 +41,6 @@ if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ReplicaState:
-    """One server for an operator's eyes. `problem` says why it does not serve; `replies` are under way on it."""
-
-    url: str
-    serves: bool
-    problem: str
-    replies: int
 
 
 class VllmPolicy(ChatPolicy):
@@ -140,7 +129,6 @@ class VllmPolicy(ChatPolicy):
         return len(encode_prompt(self._base.tokenizer, messages))
 
     def replica_states(self) -> list[ReplicaState]:
-        """The servers as they stand now, in the order of `urls`."""
         return [
             ReplicaState(replica.server.url, replica.alive, replica.problem, len(replica.replies))
             for replica in self._replicas.all
