@@ -1,6 +1,8 @@
 # The two commands of the README, and what continuous integration runs. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
+# Where a torch without CUDA comes from, for vLLM on a CPU; empty: wherever pip looks anyway.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -43,7 +45,7 @@ vllm-venv: .venv-vllm/installed ## install vLLM for CPUs beside the studio, for 
 .venv-vllm/installed: tests/vllm-requirements.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --disable-pip-version-check -r tests/vllm-requirements.txt \
-		--extra-index-url https://download.pytorch.org/whl/cpu
+		$(if $(TORCH_CPU_INDEX),--extra-index-url $(TORCH_CPU_INDEX))
 	.venv-vllm/bin/python -m pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec
 	touch $@
 

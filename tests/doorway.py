@@ -15,6 +15,7 @@ from furnished import furnish
 from studio.door.keys import Keys
 from studio.door.routes import mount_door
 from studio.opening import opened
+from studio.policy.scripted import ScriptedPolicy
 
 
 class Doorway:
@@ -68,7 +69,8 @@ class Doorway:
 def door_at(folder, *, script=None, bound_host: str = "127.0.0.1", delay: float = 0.0, **settings):
     """A door whose studio's data are in `folder`. `script` is what the policy says instead of its usual replies."""
     with furnish(folder, delay=delay, **settings) as studio:
-        studio.policy.context = studio.settings.context_tokens
+        if isinstance(studio.policy, ScriptedPolicy):
+            studio.policy.context = studio.settings.context_tokens
         if script is not None:
             studio.policy.script = script
         app = FastAPI(openapi_url=None)

@@ -22,10 +22,12 @@ def reply(messages, version: str, seed: int) -> str:
     return f"Answer number {seed % 9973} to what you said, which was: {messages[-1].content[:200]}"
 
 
-def furnish(folder: Path, *, delay: float = 0.0, seed: int = 1, **settings) -> Studio:
-    """A studio whose data are in `folder`. `delay` is the policy's time per word in seconds."""
+def furnish(folder: Path, *, delay: float = 0.0, seed: int = 1, policy=None, **settings) -> Studio:
+    """A studio whose data are in `folder`. `delay` is the scripted policy's seconds per word; `policy` stands in
+    its place."""
     chosen = StudioSettings(data_dir=folder, policy="scripted", training_niceness=0, **settings)
-    studio = build(chosen, policy=ScriptedPolicy(delay=delay, script=reply), rng=random.Random(seed))
+    policy = policy or ScriptedPolicy(delay=delay, script=reply)
+    studio = build(chosen, policy=policy, rng=random.Random(seed))
     trainer = Retraining(chosen, studio.runs, studio.ledger, command=TRAINER)
     return replace(studio, retraining=trainer)
 

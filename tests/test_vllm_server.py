@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from doorway import door_at
 from peft import PeftModel
 from tiny import save_tiny_adapter
 
@@ -213,6 +214,29 @@ def test_swaps_under_way_lose_no_reply(served, candidates):
     for person in people:
         person.join()
     assert failed == [] and len(answered) >= 3
+
+
+def test_the_http_door_answers_from_the_servers(servers, known, tmp_path):
+    policy = VllmPolicy(
+        known_base=known,
+        urls=[server.url for server in servers],
+        shelf=tmp_path / "shelf",
+        health_seconds=0.5,
+    )
+    with door_at(tmp_path / "data", policy=policy, compare_every=0) as door:
+        first = door.ask("How do I make tea?", temperature=0.0, seed=1, max_tokens=24)
+        pieces = door.client().chat.completions.create(
+            model="base",
+            messages=[{"role": "user", "content": "How do I make tea?"}],
+            temperature=0.0,
+            seed=1,
+            max_tokens=24,
+            stream=True,
+        )
+        streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        assert first.choices[0].message.content == streamed != ""
+        assert door.tell(first.thumbprint["receipt"], thumb="up").status_code == 200
+        assert [rating.value for rating in door.studio.ledger.ratings()] == [1]
 
 
 def test_a_killed_server_is_taken_out_and_comes_back_with_its_adapters(served, servers):
