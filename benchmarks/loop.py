@@ -1,16 +1,18 @@
 """The whole loop, measured: chat, blind pairs, votes, retraining, gate, swap, and whether the replies got
 better.
 
-python -m benchmarks.loop --rater question --comparisons 100 --seed 1 [--seeds 3] [--json] [--careless]
-[SETTINGS]
+python -m benchmarks.loop --rater question --comparisons 100 --seed 1 [--method dpo] [--seeds 3] [--json]
+[--careless] [SETTINGS]
 
 A simulated rater chats with a studio that is built as ``app.py`` builds it (without its page), judges a blind
 pair at every turn, presses Retrain, and waits for the swap; the trainer is a process of its own.
-`--comparisons` counts votes, ties included. The rater is a built-in name or ``FILE.py:FUNCTION``. Before and
-after, the same held-out questions are answered through the chat's policy: the share that satisfies the rater,
-and the normalised gain (after - before) / (1 - before). Any other flag is a setting of the studio, as for
-``app.py``. `--careless` trains as one should not (learning rate 1e-3, no term for fluency, no restraint), to see
-what the gate says. Each seed has its own data folder, which is removed (`--keep` leaves it).
+`--comparisons` counts votes, ties included. With `--signal thumbs`, which goes with `--method kto`, single replies
+get a thumb instead, two for every comparison asked for; with `--signal corrections`, which goes with
+`--method sft`, one reply for every comparison is liked or, where it is not, corrected. The rater is a built-in name
+or ``FILE.py:FUNCTION``. Before and after, the same held-out questions are answered through the chat's policy: the
+share that satisfies the rater, and the normalised gain (after - before) / (1 - before). Any other flag is a setting
+of the studio, as for ``app.py``. `--careless` trains as one should not (learning rate 1e-3, no term for fluency, no
+restraint), to see what the gate says. Each seed has its own data folder, which is removed (`--keep` leaves it).
 
 It uses public parts only and needs the mini model's grammar for prompts and facts.
 """
@@ -32,7 +34,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.raters import RATERS, Rater, find_rater
-from benchmarks.simulation import PERSON, WAIT_SECONDS, answer, collect, first_words
+from benchmarks.simulation import (
+    PERSON,
+    WAIT_SECONDS,
+    answer,
+    collect,
+    collect_corrections,
+    collect_thumbs,
+    first_words,
+)
 from memory.schema import BASE_VERSION, FINAL_STATES, Run
 from memory.settings import load_settings
 from studio.build import Studio, build
@@ -41,7 +51,11 @@ from studio.settings import StudioSettings
 from training.mini.heldout import HeldOut, heldout_prompts, states_true_fact
 
 CARELESS = ("--learning-rate", "1e-3", "--sft-weight", "0", "--no-restrain")
-ALWAYS = ("--compare-every", "1", "--compare-with-previous", "0")
+ALWAYS = ("--compare-with-previous", "0")
+PAIRS, SINGLES = ("--compare-every", "1"), ("--compare-every", "0")
+SIGNALS = ("comparisons", "thumbs", "corrections")
+BEST_SIGNAL = {"kto": "thumbs", "sft": "corrections"}
+"""What people do for a method; for all others they compare."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Round:
     """One seed's measurements. Shares are of held-out replies; times in seconds; kl in nats a reply."""
 
     rater: str
+    method: str
+    signal: str
     seed: int
     comparisons: int
     ties: int
@@ -73,13 +89,27 @@ class Round:
     samples: list[dict[str, str]]
 
 
-def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settings: StudioSettings) -> Round:
+def run_round(
+    rater: Rater,
+    *,
+    comparisons: int,
+    signal: str = SIGNALS[0],
+    seed: int,
+    prompts: int,
+    settings: StudioSettings,
+) -> Round:
     """Drive one loop in the data folder of `settings`, which must be empty."""
     asked = heldout_prompts(prompts, seed)
     with build(settings, rng=random.Random(seed)) as studio:
         before = answer(studio, asked, version=BASE_VERSION, seed=seed)
         began = time.monotonic()
-        ties = collect(studio, rater, comparisons=comparisons, seed=seed)
+        ties = 0
+        if signal == "thumbs":
+            collect_thumbs(studio, rater, thumbs=2 * comparisons, seed=seed)
+        elif signal == "corrections":
+            collect_corrections(studio, rater, replies=comparisons, seed=seed)
+        else:
+            ties = collect(studio, rater, comparisons=comparisons, seed=seed)
         collected = time.monotonic()
         run, said = retrain(studio)
         replied = first_words(studio)
@@ -88,6 +118,8 @@ def run_round(rater: Rater, *, comparisons: int, seed: int, prompts: int, settin
         evaluation = report.get("evaluation", {})
         return Round(
             rater=rater.name,
+            method=settings.method,
+            signal=signal,
             seed=seed,
             comparisons=comparisons,
             ties=ties,
@@ -159,6 +191,8 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     facts, facts_error = mean_and_error([item.facts_after - item.facts_base for item in rounds])
     whole = {
         "rater": rounds[0].rater,
+        "method": rounds[0].method,
+        "signal": rounds[0].signal,
         "comparisons": rounds[0].comparisons,
         "seeds": [item.seed for item in rounds],
         "before": fmean(item.before for item in rounds),
@@ -194,9 +228,9 @@ def table(rounds: Sequence[Round]) -> str:
     return "\n".join([*lines, f"normalised gain {gain:.3f} (standard error {error:.3f})"])
 
 
-def main(flags: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 whatever it measured, 2 for wrong flags."""
-    options, others = _parser().parse_known_args(flags)
+    options, others = _parser().parse_known_args(arguments)
     try:
         rater = find_rater(options.rater)
     except ValueError as error:
@@ -206,12 +240,17 @@ def main(flags: Sequence[str] | None = None) -> int:
     careless = CARELESS if options.careless else ()
     for seed in range(options.seed, options.seed + options.seeds):
         with _data_folder(keep=options.keep) as folder:
-            settings = load_settings(
-                StudioSettings,
-                [*ALWAYS, "--seed", str(seed), *careless, *others, "--data-dir", str(folder)],
-            )
+            flags = [*ALWAYS, "--seed", str(seed), *careless, *others, "--data-dir", str(folder)]
+            method = load_settings(StudioSettings, flags).method
+            signal = options.signal or BEST_SIGNAL.get(method, SIGNALS[0])
+            pairs = PAIRS if signal == "comparisons" else SINGLES
             found = run_round(
-                rater, comparisons=options.comparisons, seed=seed, prompts=options.prompts, settings=settings
+                rater,
+                comparisons=options.comparisons,
+                signal=signal,
+                seed=seed,
+                prompts=options.prompts,
+                settings=load_settings(StudioSettings, [*pairs, *flags]),
             )
         rounds.append(found)
         print(table(rounds[-1:]).splitlines()[1], file=sys.stderr)
@@ -231,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rater", default="question", help=f"{', '.join(RATERS)}, or FILE.py:FUNCTION")
     parser.add_argument("--comparisons", type=int, default=100, help="votes to cast, ties included")
+    parser.add_argument("--signal", choices=SIGNALS, help="what the rater does (default: what fits --method)")
     parser.add_argument("--seed", type=int, default=1, help="first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run, one after the other")
     parser.add_argument("--prompts", type=int, default=200, help="held-out questions before and after")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from memory.schema import Label
 
@@ -43,6 +44,11 @@ class Rater:
     def satisfied(self, prompt: str, reply: str) -> bool:
         """Whether this reply is good enough, on its own."""
         return self._score(prompt, reply) > 0.5
+
+    def thumb(self, prompt: str, reply: str) -> Literal[-1, 1]:
+        """Up for a reply that is good enough. Mistakes follow from the texts, so they repeat."""
+        mistaken = bool(self.mistakes) and _fraction(prompt, reply) < self.mistakes
+        return 1 if self.satisfied(prompt, reply) is not mistaken else -1
 
     def vote(self, prompt: str, reply_A: str, reply_B: str) -> Label:
         """The better side, or a tie when the scores are equal. Mistakes follow from the texts, so they

@@ -13,7 +13,9 @@ from sqlalchemy import Connection, RowMapping, literal, select
 
 from memory.database import Database, UnknownRecord
 from memory.schema import Conversation, Message, Node
+from memory.stored_past import StoredPast, place_below
 from memory.tables import conversations, nodes
+from memory.word_index import index_message
 
 
 class UnknownConversation(UnknownRecord):
@@ -65,6 +67,28 @@ class Conversations:
         `UnknownConversation`."""
         self._change(conversation_id, hidden=True)
 
+    def remember_by(self, conversation_id: str, memory: str, *, elsewhere: bool = False) -> None:
+        """From the next reply on the policy is reminded by `memory` (see `memory.strategies`), and with `elsewhere`
+        of the owner's other conversations too. Raises `UnknownConversation`."""
+        self._change(conversation_id, memory=memory, elsewhere=elsewhere)
+
+    def pin(self, conversation_id: str, pinned: bool) -> None:
+        """Keep the conversation at the top of the list, or let it go. Raises `UnknownConversation`."""
+        self._change(conversation_id, pinned=pinned)
+
+    def share(self, conversation_id: str, word: str | None) -> None:
+        """Let who knows `word` read the conversation; None: nobody any more. Raises `UnknownConversation`."""
+        self._change(conversation_id, shared=word)
+
+    def shared_by(self, word: str) -> Conversation:
+        """The conversation that is shared under `word`. Raises `UnknownConversation`."""
+        query = select(conversations).where(conversations.c.shared == word, conversations.c.hidden.is_(False))
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise UnknownConversation("This link shows no conversation. It may have been taken back.")
+        return _conversation(row)
+
     def set_head(self, conversation_id: str, node_id: str | None) -> None:
         """Show the path that ends at `node_id` (None: show nothing). Raises `UnknownConversation`,
         `UnknownNode`."""
@@ -104,10 +128,13 @@ class Conversations:
             created_at=now,
         )
         with self._database.write() as connection:
-            _conversation_row(connection, conversation_id)
-            if parent is not None:
-                _node_row(connection, parent, conversation_id=conversation_id)
-            connection.execute(nodes.insert().values(**_node_values(node)))
+            owner = _conversation_row(connection, conversation_id)["owner"]
+            above = (
+                _node_row(connection, parent, conversation_id=conversation_id) if parent is not None else None
+            )
+            values = _node_values(node) | place_below(connection, above)
+            sequence = connection.scalar(nodes.insert().returning(nodes.c.sequence).values(**values))
+            index_message(connection, sequence, message.content, owner=owner, conversation_id=conversation_id)
             _update(connection, conversation_id, updated_at=now, **({"head": node.id} if move_head else {}))
         return node
 
@@ -134,6 +161,22 @@ class Conversations:
             rows = connection.execute(select(steps).order_by(steps.c.above_leaf.desc())).mappings()
             return [_node(row) for row in rows]
 
+    def past(self, conversation_id: str, *, leaf: str | None = None) -> StoredPast:
+        """The path to `leaf` (default: the head) without reading it: any stretch of it can be asked for.
+
+        Raises `UnknownConversation`, `UnknownNode`.
+        """
+        with self._database.read() as connection:
+            end = leaf if leaf is not None else _conversation_row(connection, conversation_id)["head"]
+            row = None if end is None else _node_row(connection, end, conversation_id=conversation_id)
+        return StoredPast(self._database, conversation_id, end, length=0 if row is None else row["depth"] + 1)
+
+    def past_above(self, node: Node) -> StoredPast:
+        """The path that ends right before `node`."""
+        if node.parent is None:
+            return StoredPast(self._database, node.conversation_id, None, length=0)
+        return self.past(node.conversation_id, leaf=node.parent)
+
     def siblings(self, node_id: str) -> list[Node]:
         """The node and those beside it (same parent), oldest first. Raises `UnknownNode`."""
         with self._database.read() as connection:
@@ -146,11 +189,16 @@ class Conversations:
             return _children(connection, conversation_id, parent)
 
     def list(self, owner: str, *, limit: int = 200) -> list[Conversation]:
-        """The owner's conversations, the one in which something was said last first; hidden ones left out."""
+        """The owner's conversations: pinned ones first, then the one in which something was said last; hidden ones
+        left out."""
         query = (
             select(conversations)
             .where(conversations.c.owner == owner, conversations.c.hidden.is_(False))
-            .order_by(conversations.c.updated_at.desc(), conversations.c.sequence.desc())
+            .order_by(
+                conversations.c.pinned.desc(),
+                conversations.c.updated_at.desc(),
+                conversations.c.sequence.desc(),
+            )
             .limit(limit)
         )
         with self._database.read() as connection:
@@ -201,6 +249,10 @@ def _conversation(row: RowMapping) -> Conversation:
         head=row["head"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        memory=row["memory"],
+        elsewhere=row["elsewhere"],
+        pinned=row["pinned"],
+        shared=row["shared"],
     )
 
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -114,20 +115,31 @@ def open_database(
 
 
 def put_latest(
-    connection: Connection, table: Table, values: Mapping[str, Any], *, key: Sequence[str], order: str
+    connection: Connection,
+    table: Table,
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    key: Sequence[str],
+    order: str,
 ) -> None:
-    """Insert `values`, or replace the row with the same `key` unless that one is later in `order`.
+    """Insert `values`, or replace the row with the same `key` unless that one is later in `order`. Of several rows at
+    once no two may have the same key.
 
     Two writers of the same key may commit in either order; the later one stands.
     """
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    statement = insert(table).values(**values)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(key),
-            set_={name: statement.excluded[name] for name in values if name not in key},
-            where=statement.excluded[order] > table.c[order],
-        )
+    rows = [values] if isinstance(values, Mapping) else list(values)
+    statement = _putting(connection.dialect.name, table, tuple(rows[0]), tuple(key), order)
+    connection.execute(statement, rows if len(rows) > 1 else rows[0])
+
+
+@lru_cache
+def _putting(dialect: str, table: Table, names: tuple[str, ...], key: tuple[str, ...], order: str) -> Any:
+    """The statement of `put_latest`. Kept, because making one costs more than running it."""
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=list(key),
+        set_={name: statement.excluded[name] for name in names if name not in key},
+        where=statement.excluded[order] > table.c[order],
     )
 
 

@@ -7,6 +7,7 @@ replaces the earlier one in every reader. Nothing here reads or writes a databas
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -92,7 +93,7 @@ def payload_of(judgement: Judgement) -> dict[str, Any]:
             return {"text": judgement.text}
 
 
-def judgement_from(row: RowMapping, comparison: Comparison | None) -> Judgement:
+def judgement_from(row: Mapping[str, Any] | RowMapping, comparison: Comparison | None) -> Judgement:
     """The judgement of an event row; `comparison` is the question where the row answers one."""
     about: dict[str, Any] = {"rater": row["rater"], "created_at": row["created_at"]}
     payload = row["payload"]

@@ -7,10 +7,11 @@ weighs raters, or knows what a trainer wants.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Column, Connection, RowMapping, Select, Table, func, or_, select
 
 from memory.database import Database, UnknownRecord
 from memory.events import comparison_from, judgement_from, occurrence_from, turn_from
@@ -32,6 +33,7 @@ from memory.tables import comparisons, events, judgements, turns
 DAY_SECONDS = 86_400
 """A day of the charts and of `turns_today` is a UTC day."""
 
+_IDS_PER_QUERY = 500
 JudgementT = TypeVar("JudgementT", bound=Judgement)
 
 
@@ -53,6 +55,12 @@ class LedgerReader:
         """The reply with its prompt as the policy saw it. Raises `UnknownTurn`."""
         with self._database.read() as connection:
             return find_turn(connection, turn_id)
+
+    def turns_named(self, turn_ids: Collection[str]) -> dict[str, Turn]:
+        """The turns with these ids, by id and in order of id; an id that is unknown is left out."""
+        with self._database.read() as connection:
+            found = _rows_by_id(connection, turns, sorted(turn_ids))
+        return {row["id"]: turn_from(row) for row in found}
 
     def comparison(self, comparison_id: str) -> Comparison:
         """The question that was put. Raises `UnknownComparison`."""
@@ -112,7 +120,24 @@ class LedgerReader:
             judgements.c.conversation_id == conversation_id, judgements.c.rater == rater
         )
         with self._database.read() as connection:
-            return _decode(connection, query)
+            return _decode(connection, _in_time(query))
+
+    def standing_in_parts(self, kind: str, *, size: int) -> Iterator[list[Judgement]]:
+        """Every standing judgement of `kind` in order of arrival, `size` at a time: a ledger of any length.
+
+        Each part is read when it is asked for, so what changes meanwhile may be seen; no judgement comes twice
+        unless it was made again.
+        """
+        after = 0
+        while True:
+            query = _standing_events().where(judgements.c.kind == kind, judgements.c.sequence > after)
+            with self._database.read() as connection:
+                rows = connection.execute(query.order_by(events.c.sequence).limit(size)).mappings().all()
+                part = _decode_rows(connection, rows)
+            if not rows:
+                return
+            after = rows[-1]["sequence"]
+            yield part
 
     def occurrences(self, kind: str | None = None, *, limit: int = 100) -> list[Occurrence]:
         """The latest occurrences (of one kind), newest first."""
@@ -122,6 +147,17 @@ class LedgerReader:
         query = query.order_by(events.c.sequence.desc()).limit(limit)
         with self._database.read() as connection:
             return [occurrence_from(row) for row in connection.execute(query).mappings()]
+
+    def noted(self, kind: str, target: str, actor: str | None = None) -> Occurrence | None:
+        """The first occurrence of `kind` about `target` (by `actor`), or None."""
+        query = select(events).where(
+            events.c.target == target, events.c.kind == kind, events.c.category == "occurrence"
+        )
+        if actor is not None:
+            query = query.where(events.c.rater == actor)
+        with self._database.read() as connection:
+            row = connection.execute(query.order_by(events.c.sequence).limit(1)).mappings().first()
+        return None if row is None else occurrence_from(row)
 
     def counts(self) -> FeedbackCounts:
         """How much has been collected; only what stands is counted."""
@@ -152,6 +188,12 @@ class LedgerReader:
             critiques=of_kind.get("critique", 0),
             corrections=of_kind.get("correction", 0),
         )
+
+    def count_standing(self, kinds: Sequence[str]) -> int:
+        """How many judgements of these kinds stand."""
+        query = select(func.count()).where(judgements.c.standing.is_(True), judgements.c.kind.in_(kinds))
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
 
     def last_sequence(self) -> int:
         """The number of the latest event, 0 before the first. It never falls."""
@@ -185,15 +227,20 @@ class LedgerReader:
         query = _standing_events().where(judgements.c.kind == kind)
         query = query.where(*(judgements.c[name] == value for name, value in key.items()))
         with self._database.read() as connection:
-            return [found for found in _decode(connection, query) if isinstance(found, judgement)]
+            return [found for found in _decode(connection, _in_time(query)) if isinstance(found, judgement)]
 
 
 def find_turn(connection: Connection, turn_id: str) -> Turn:
     """The turn with this id. Raises `UnknownTurn`."""
     row = connection.execute(select(turns).where(turns.c.id == turn_id)).mappings().first()
     if row is None:
-        raise UnknownTurn(f"There is no turn {turn_id!r}. Record the turn before judging it.")
+        raise unknown_turn(turn_id)
     return turn_from(row)
+
+
+def unknown_turn(turn_id: str) -> UnknownTurn:
+    """What to say of a turn that is not in the ledger."""
+    return UnknownTurn(f"There is no turn {turn_id!r}. Record the turn before judging it.")
 
 
 def find_comparison(connection: Connection, comparison_id: str) -> Comparison | None:
@@ -212,13 +259,27 @@ def _standing_events() -> Select[Any]:
     return select(events).select_from(joined).where(judgements.c.standing.is_(True))
 
 
+def _in_time(query: Select[Any]) -> Select[Any]:
+    return query.order_by(events.c.created_at, events.c.sequence)
+
+
 def _decode(connection: Connection, query: Select[Any]) -> list[Judgement]:
-    """The judgements of `query`, in order of time. The questions that they answer are fetched in one more
-    query."""
-    rows = connection.execute(query.order_by(events.c.created_at, events.c.sequence)).mappings().all()
-    asked: dict[str, Comparison] = {}
-    if any(row["kind"] == "comparison" for row in rows):
-        targets = query.with_only_columns(events.c.target)
-        found = connection.execute(select(comparisons).where(comparisons.c.id.in_(targets))).mappings()
-        asked = {row["id"]: comparison_from(row) for row in found}
+    return _decode_rows(connection, connection.execute(query).mappings().all())
+
+
+def _decode_rows(connection: Connection, rows: Sequence[RowMapping]) -> list[Judgement]:
+    """The judgements of event rows, in their order, with the questions that they answer."""
+    answered = sorted({row["target"] for row in rows if row["kind"] == "comparison"})
+    found = _rows_by_id(connection, comparisons, answered)
+    asked = {row["id"]: comparison_from(row) for row in found}
     return [judgement_from(row, asked.get(row["target"])) for row in rows]
+
+
+def _rows_by_id(connection: Connection, table: Table, ids: Sequence[str]) -> list[RowMapping]:
+    """The rows with these ids, asked for in chunks that every database takes."""
+    key: Column[str] = table.c.id
+    found: list[RowMapping] = []
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        some = ids[start : start + _IDS_PER_QUERY]
+        found += connection.execute(select(table).where(key.in_(some))).mappings()
+    return found

@@ -1,10 +1,9 @@
 """The data contract: what is remembered, in the words of the preference-learning field.
 
-Frozen values only. This module knows no database, no model, no clock and no random source: ids and times
-arrive as arguments. Times are Unix seconds (UTC). Sides of a comparison are the letters ``A`` and ``B``;
-which of them stood first on the page is recorded in ``shown_first``. Message trees, turns and judgements are
-described by design: nothing said is overwritten, and a changed mind is a later event about the same target by
-the same rater.
+Frozen values only. This module knows no database, no model, no clock and no random source: ids and times arrive as
+arguments. Times are Unix seconds (UTC). Sides of a comparison are the letters ``A`` and ``B``; which of them stood
+first on the page is recorded in ``shown_first``. Message trees, turns and judgements are described by design: nothing
+said is overwritten, and a changed mind is a later event about the same target by the same rater.
 
 Only a person's judgement is feedback. What a person *did* (retry, stop) and what went wrong (error,
 disconnect) are `Occurrence`s, never ratings.
@@ -44,7 +43,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A person's conversation; `head` is the node at the end of the path being shown (None while empty)."""
+    """A person's conversation; `head` is the node at the end of the path being shown (None while empty). `memory` and
+    `elsewhere`: see `Conversations.remember_by`; `shared` is the secret word of its read-only link."""
 
     id: str
     owner: str
@@ -53,12 +53,15 @@ class Conversation:
     head: str | None
     created_at: float
     updated_at: float
+    memory: str = ""
+    elsewhere: bool = False
+    pinned: bool = False
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
 class Node:
-    """A message in the tree of a conversation. Siblings share a `parent`; an assistant's node names its
-    `turn_id`."""
+    """A message in the tree of a conversation. Siblings share a `parent`; an assistant's node names its `turn_id`."""
 
     id: str
     conversation_id: str

@@ -19,10 +19,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 _ESCAPE = "\ufdd0"
@@ -104,7 +106,12 @@ conversations = Table(
     Column("hidden", Boolean, nullable=False),
     _time("created_at"),
     _time("updated_at"),
+    Column("memory", LosslessText, nullable=False, server_default=""),
+    Column("elsewhere", Boolean, nullable=False, server_default=false()),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+    Column("shared", LosslessText, nullable=True),
     Index("conversations_by_owner", "owner", "hidden", "updated_at"),
+    Index("conversations_by_share", "shared", unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -119,9 +126,54 @@ nodes = Table(
     _text("content"),
     _text("turn_id", nullable=True),
     _time("created_at"),
+    Column("depth", Integer, nullable=False, server_default="0"),
+    Column("jump", LosslessText, nullable=True),
+    Column("jump_depth", Integer, nullable=False, server_default="0"),
     Index("nodes_by_parent", "conversation_id", "parent"),
     sqlite_autoincrement=True,
 )
+"""`depth` counts from 0 at a first message. `jump` is an ancestor chosen so that any other ancestor is found in a
+logarithm of steps (Myers, "An applicative random-access stack", 1983); `jump_depth` is its depth."""
+
+summaries = Table(
+    "summaries",
+    metadata,
+    _sequence(),
+    Column("conversation_id", LosslessText, ForeignKey("conversations.id"), nullable=False),
+    _text("through"),
+    Column("depth", Integer, nullable=False),
+    _text("content"),
+    _text("maker"),
+    _time("created_at"),
+    Index("summaries_by_place", "conversation_id", "maker", "depth"),
+    sqlite_autoincrement=True,
+)
+"""What was said from the first message `through` this node, in short, as `maker` put it."""
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("maker", LosslessText, primary_key=True),
+    Column("sequence", BigInteger, ForeignKey("nodes.sequence"), primary_key=True, autoincrement=False),
+    _text("conversation_id"),
+    Column("vector", LargeBinary, nullable=False),
+    Index("vectors_by_conversation", "maker", "conversation_id", "sequence"),
+)
+"""Embeddings of messages, as 32-bit floats of length 1. They can all be made again."""
+
+facts = Table(
+    "facts",
+    metadata,
+    _sequence(),
+    _id(),
+    _text("owner"),
+    _text("content"),
+    _time("created_at"),
+    _time("updated_at"),
+    Index("facts_by_owner", "owner", "sequence"),
+    sqlite_autoincrement=True,
+)
+"""What a person asked to be remembered. Changed and deleted at their word, so not part of any log."""
 
 turns = Table(
     "turns",

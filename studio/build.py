@@ -16,13 +16,19 @@ from memory.database import Database, open_database
 from memory.ledger import Ledger
 from memory.runs import Runs
 from studio.chat import ChatService
+from studio.door.gate import is_loopback
 from studio.door.service import Door, open_door
 from studio.feedback import FeedbackService
+from studio.guidelines import Guidelines
+from studio.judging import Judging
 from studio.policy.interface import Policy
 from studio.policy.scripted import ScriptedPolicy
+from studio.reminding import Reminder
 from studio.retraining import Retraining
+from studio.scheduler import Scheduler
 from studio.serving import Serving
 from studio.settings import StudioSettings
+from studio.watch import Watch
 from training.registry import Registry
 
 
@@ -38,9 +44,13 @@ class Studio:
     registry: Registry
     policy: Policy
     serving: Serving
+    watch: Watch
+    reminder: Reminder
     chat: ChatService
     feedback: FeedbackService
+    judging: Judging
     retraining: Retraining
+    scheduler: Scheduler
     door: Door
     closing: ExitStack
 
@@ -76,12 +86,15 @@ def build(
         policy = policy if policy is not None else _policy(settings)
         opened.callback(policy.close)
         serving = Serving(policy, registry, runs, ledger, keep=settings.keep_adapters, clock=database.clock)
+        reminder = Reminder(settings, database=database, conversations=conversations, policy=policy)
+        opened.callback(reminder.close)
         chat = ChatService(
             settings,
             policy=policy,
             serving=serving,
             conversations=conversations,
             ledger=ledger,
+            reminder=reminder,
             new_id=database.new_id,
             rng=rng if rng is not None else random.Random(),
             clock=database.clock,
@@ -90,7 +103,17 @@ def build(
         feedback = FeedbackService(
             ledger, conversations, max_chars=settings.max_message_chars, clock=database.clock
         )
+        judging = Judging(
+            database,
+            ledger,
+            conversations,
+            Guidelines(ledger, settings.guidelines, clock=database.clock),
+            ask_consent=_asks_consent(settings),
+            max_chars=settings.max_message_chars,
+            clock=database.clock,
+        )
         retraining = Retraining(settings, runs, ledger)
+        scheduler = Scheduler(settings.retraining_plan, retraining, runs, database)
         door = open_door(
             settings,
             policy=policy,
@@ -104,6 +127,11 @@ def build(
         opened.callback(door.close)
         opened.callback(serving.stop)
         serving.start()
+        watch = Watch(serving, runs, database, odds=settings.watch_odds, votes_each=settings.watch_votes_each)
+        opened.callback(watch.stop)
+        watch.start()
+        opened.callback(scheduler.stop)
+        scheduler.start()
         return Studio(
             settings=settings,
             database=database,
@@ -113,12 +141,22 @@ def build(
             registry=registry,
             policy=policy,
             serving=serving,
+            watch=watch,
+            reminder=reminder,
             chat=chat,
             feedback=feedback,
+            judging=judging,
             retraining=retraining,
+            scheduler=scheduler,
             door=door,
             closing=opened.pop_all(),
         )
+
+
+def _asks_consent(settings: StudioSettings) -> bool:
+    if settings.ask_consent == "auto":
+        return not is_loopback(settings.host)
+    return settings.ask_consent == "always"
 
 
 def _policy(settings: StudioSettings) -> Policy:

@@ -12,19 +12,22 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from memory.conversations import Conversations
 from memory.database import StorageError
 from memory.ledger import Ledger
-from memory.schema import LABELS, Label, Message, Node
+from memory.past import Followed
+from memory.schema import LABELS, Label, Message
+from memory.stored_past import StoredPast
 from studio.exchange import Exchange, Reveal, Vote
 from studio.exchanges import MOVED_ON, Exchanges
 from studio.intake import ChatRefused, clean_message, title_of
 from studio.owned import NOT_HERE, OwnedConversations
 from studio.policy.interface import Policy
 from studio.recording import Recorder
+from studio.reminding import Reminder
 from studio.replying import Replies
 from studio.serving import Serving
 from studio.settings import StudioSettings
@@ -60,6 +63,7 @@ class ChatService:
         serving: Serving,
         conversations: Conversations,
         ledger: Ledger,
+        reminder: Reminder,
         new_id: Callable[[], str],
         rng: random.Random,
         clock: Callable[[], float] = time.time,
@@ -68,6 +72,7 @@ class ChatService:
         self._settings = settings
         self._conversations = conversations
         self._ledger = ledger
+        self._reminder = reminder
         self._clock = clock
         self._new_id = new_id
         self.owned = OwnedConversations(conversations, system_prompt=settings.system_prompt)
@@ -83,8 +88,8 @@ class ChatService:
         cleaned = clean_message(text, limit=self._settings.max_message_chars)
         with self._turn_in(conversation_id):
             self._refuse_undecided(owner, conversation_id)
-            path = self._conversations.path(conversation_id)
-            return self._answer(owner, conversation_id, path, said=cleaned)
+            past = self._conversations.past(conversation_id)
+            return self._answer(owner, conversation_id, past, said=cleaned)
 
     def retry(self, owner: str, conversation_id: str, node_id: str) -> Exchange:
         """Another reply beside the assistant's message `node_id`, or the missing one to a user's message."""
@@ -96,8 +101,8 @@ class ChatService:
             leaf = node.parent if node.message.role == "assistant" else node.id
             if leaf is None:
                 raise ChatRefused("There is no message here to reply to again. Send one first.")
-            path = self._conversations.path(conversation_id, leaf=leaf)
-            exchange = self._answer(owner, conversation_id, path, said=None)
+            past = self._conversations.past(conversation_id, leaf=leaf)
+            exchange = self._answer(owner, conversation_id, past, said=None)
             self._recorder.note(exchange, "retry", node.turn_id or node.id, actor=owner)
             return exchange
 
@@ -111,8 +116,8 @@ class ChatService:
         cleaned = clean_message(text, limit=self._settings.max_message_chars)
         with self._turn_in(node.conversation_id):
             self._refuse_undecided(owner, node.conversation_id)
-            path = self._conversations.path(node.conversation_id, leaf=node.parent) if node.parent else []
-            return self._answer(owner, node.conversation_id, path, said=cleaned)
+            past = self._conversations.past_above(node)
+            return self._answer(owner, node.conversation_id, past, said=cleaned)
 
     def stop(self, exchange_id: str, *, owner: str) -> None:
         """End the replies being written; what is there already is kept. Says nothing about their quality."""
@@ -123,7 +128,7 @@ class ChatService:
         if running:
             self._recorder.note(exchange, "stop", running[0].turn_id, actor=owner)
 
-    def vote(self, exchange_id: str, label: Label, rater: str, *, owner: str) -> Reveal:
+    def vote(self, exchange_id: str, label: Label, rater: str, *, owner: str, guidelines: str = "") -> Reveal:
         """Judge a pair, before or after its replies have ended, and go on with the chosen one.
 
         After "tie" and "both_bad" the conversation goes on with the side shown first. Until the next
@@ -139,7 +144,8 @@ class ChatService:
                 return _reveal(exchange, label, "Your choice was recorded already; nothing changed.")
             now = self._clock()
             early = not all(side.stream.done for side in exchange.sides)
-            written = self._recorder.cast(exchange, Vote(label, rater, now - exchange.started_at, now, early))
+            cast = Vote(label, rater, now - exchange.started_at, now, early, guidelines)
+            written = self._recorder.cast(exchange, cast)
             said = "Recorded." if earlier in (None, label) else "Recorded; it replaces your earlier choice."
             if label == "both_bad":
                 said += " The conversation goes on with the first reply; retry for another one."
@@ -206,20 +212,19 @@ class ChatService:
             with self._lock:
                 self._busy.discard(conversation_id)
 
-    def _answer(
-        self, owner: str, conversation_id: str, path: Sequence[Node], *, said: str | None
-    ) -> Exchange:
-        """Start the replies to `path` (and to `said` after it), then write the message, then let pages
+    def _answer(self, owner: str, conversation_id: str, past: StoredPast, *, said: str | None) -> Exchange:
+        """Start the replies to `past` (and to `said` after it), then write the message, then let pages
         watch.
 
         The streams start first: when the line is full or the message does not fit, nothing has been
         written. A retry (`said` is None) is a single reply: who asks again wants an answer, not a question.
         """
-        prompt = self._replies.prompt(self._conversations.get(conversation_id), path, said=said)
-        compare = said is not None and self._replies.should_compare(path)
+        whole = past if said is None else Followed(past, Message("user", said))
+        prompt = self._reminder.prepare(self._conversations.get(conversation_id), whole).messages
+        compare = said is not None and self._replies.should_compare(past.length)
         sides = self._replies.start(prompt, owner=owner, compare=compare)
         try:
-            user_node = path[-1].id if said is None else self._write_message(conversation_id, path, said)
+            user_node = self._write_message(conversation_id, past, said)
         except StorageError as error:
             for side in sides:
                 side.stream.cancel()
@@ -236,13 +241,17 @@ class ChatService:
         self._exchanges.remember(exchange)
         for side in sides:
             side.stream.add_done_callback(lambda _stream: self._recorder.submit(exchange))
+        self._reminder.keep_up(conversation_id)
         return exchange
 
-    def _write_message(self, conversation_id: str, path: Sequence[Node], said: str) -> str:
+    def _write_message(self, conversation_id: str, past: StoredPast, said: str | None) -> str:
+        """The person's message that is answered, written down if it is new; returns its node."""
+        if said is None:
+            assert past.leaf is not None, "a retry answers a message that stands"
+            return past.leaf
         if not self._conversations.get(conversation_id).title:
             self._conversations.rename(conversation_id, title_of(said))
-        parent = path[-1].id if path else None
-        return self._conversations.append(conversation_id, Message("user", said), parent=parent).id
+        return self._conversations.append(conversation_id, Message("user", said), parent=past.leaf).id
 
     def _refuse_undecided(self, owner: str, conversation_id: str) -> None:
         if self._exchanges.undecided(owner, conversation_id) is not None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from memory.database import StorageError
-from studio import chat_view
+from studio import chat_view, judging_tab, remembering_tab
 from studio.chat_view import View
 from studio.intake import ChatRefused, clean_message
+from studio.judging import ConsentMissing
 from studio.opening import Opening
 from studio.policy.interface import Busy
 from studio.theme import asset
@@ -82,7 +83,13 @@ def edit(studio: Studio, owner: str, sent: Sent) -> View:
 
 def correct(studio: Studio, owner: str, sent: Sent) -> View:
     """A reply as the person would have written it."""
-    node = studio.feedback.correct(str(sent.get("turn")), str(sent.get("text", "")), owner, owner=owner)
+    node = studio.feedback.correct(
+        str(sent.get("turn")),
+        str(sent.get("text", "")),
+        owner,
+        owner=owner,
+        guidelines=judging_tab.shown(studio, sent),
+    )
     say = "Kept as a better answer. The next retraining learns from it."
     return {"room": chat_view.room(studio, owner, node.conversation_id), "say": say}
 
@@ -93,19 +100,12 @@ def stop(studio: Studio, owner: str, sent: Sent) -> View:
     return {}
 
 
-def rate(studio: Studio, owner: str, sent: Sent) -> View:
-    """A thumb, or none."""
-    value = {1: 1, -1: -1}.get(sent.get("value") or 0)
-    standing = studio.feedback.rate(str(sent.get("turn")), value, owner, owner=owner)  # type: ignore[arg-type]
-    say = "Kept. Click again to take it back." if standing else "Taken back."
-    return {"rating": standing.value if standing else None, "say": say}
-
-
 def vote(studio: Studio, owner: str, sent: Sent) -> View:
     """Which of the two is better; the versions are told afterwards."""
     exchange = studio.chat.exchange(str(sent.get("exchange")), owner=owner)
     label = chat_view.label_of(exchange, str(sent.get("choice")))
-    reveal = studio.chat.vote(exchange.id, label, owner, owner=owner)  # type: ignore[arg-type]
+    shown = judging_tab.shown(studio, sent)
+    reveal = studio.chat.vote(exchange.id, label, owner, owner=owner, guidelines=shown)  # type: ignore[arg-type]
     readiness = studio.retraining.readiness()
     say = reveal.message if readiness.ready else f"{reveal.message} {readiness.sentence}"
     return {
@@ -160,7 +160,6 @@ ACTIONS: dict[str, Callable[[Studio, str, Sent], View]] = {
     "edit": edit,
     "correct": correct,
     "stop": stop,
-    "rate": rate,
     "vote": vote,
     "skip": skip,
     "show": show,
@@ -168,6 +167,8 @@ ACTIONS: dict[str, Callable[[Studio, str, Sent], View]] = {
     "hide": hide,
     "instruct": instruct,
     "glance": glance,
+    **judging_tab.ACTIONS,
+    **remembering_tab.ACTIONS,
 }
 """Everything the browser may ask for, by name."""
 
@@ -179,7 +180,12 @@ def call(opening: Opening, visitors: Visitors, sent: Any) -> View:
     if not isinstance(sent, dict) or sent.get("action") not in ACTIONS:
         return {"refused": "The studio did not understand this page. Reload it."}
     try:
-        return ACTIONS[sent["action"]](opening.studio, visitors.owner(sent.get("visitor")), sent)
+        owner = visitors.owner(sent.get("visitor"))
+        if sent["action"] in judging_tab.NEED_CONSENT:
+            opening.studio.judging.require_consent(owner)
+        return ACTIONS[sent["action"]](opening.studio, owner, sent)
+    except ConsentMissing as missing:
+        return {"refused": str(missing)} | judging_tab.missing_consent()
     except (ChatRefused, Busy, StorageError) as error:
         return {"refused": reason_of(error)}
     except Exception:

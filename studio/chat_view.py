@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from memory.schema import Label, LabeledComparison, Node, Rating, Side
+from memory.schema import Comparison, Label, LabeledComparison, Node, Rating, Side
+from studio import judging_view
 from studio.exchange import Exchange, SideView
 from studio.wording import every_so_many
 
@@ -26,7 +27,12 @@ View = dict[str, Any]
 def conversations(studio: Studio, owner: str) -> list[View]:
     """The owner's list, most recently used first."""
     return [
-        {"id": item.id, "title": item.title or "New conversation", "updated_at": item.updated_at}
+        {
+            "id": item.id,
+            "title": item.title or "New conversation",
+            "updated_at": item.updated_at,
+            "pinned": item.pinned,
+        }
         for item in studio.chat.owned.list(owner)
     ]
 
@@ -37,6 +43,7 @@ def room(studio: Studio, owner: str, conversation_id: str | None) -> View:
         "conversations": conversations(studio, owner),
         "compared": _how_often(studio.settings.compare_every),
         "max_chars": studio.settings.max_message_chars,
+        "judging": judging_view.choices(),
     }
     if conversation_id is None:
         return shared | {"conversation": None, "entries": [], "live": None}
@@ -118,6 +125,12 @@ def choice_of(exchange: Exchange, label: Label) -> Choice:
     return PLACES[[side.letter for side in exchange.sides].index(label)]
 
 
+def label_at(comparison: Comparison, choice: str) -> Label | str:
+    """The letter of the side that stood at this place of the page; ties, and what is no choice at all, as they are."""
+    order: tuple[Side, Side] = ("A", "B") if comparison.shown_first == "A" else ("B", "A")
+    return order[PLACES.index(choice)] if choice in PLACES else choice
+
+
 def label_of(exchange: Exchange, choice: str) -> Label | str:
     """The letter of the side at this place of the page; ties, and what is no choice at all, as they are."""
     if choice in PLACES and exchange.kind == "pair":
@@ -149,8 +162,9 @@ def _entries(studio: Studio, owner: str, conversation_id: str) -> list[View]:
     for item in given:
         if isinstance(item, LabeledComparison):
             compared |= {item.comparison.turn_A: item, item.comparison.turn_B: item}
+    judged = judging_view.by_turn(given)
     path = studio.chat.owned.path(owner, conversation_id)
-    return [_entry(studio, owner, node, ratings=ratings, compared=compared) for node in path]
+    return [_entry(studio, owner, node, ratings=ratings, compared=compared, judged=judged) for node in path]
 
 
 def _entry(
@@ -160,6 +174,7 @@ def _entry(
     *,
     ratings: Mapping[str, int],
     compared: Mapping[str, LabeledComparison],
+    judged: Mapping[str, View],
 ) -> View:
     view: View = {
         "node": node.id,
@@ -178,6 +193,7 @@ def _entry(
         "fingerprint": turn.fingerprint,
         "finish": turn.finish,
         "rating": ratings.get(turn.id),
+        "judged": judged.get(turn.id, {"scores": {}}),
     }
     if turn.id in compared:
         view["compared"] = _compared(compared[turn.id], turn.id)

@@ -55,13 +55,16 @@ class SideView:
 
 @dataclass(frozen=True)
 class Vote:
-    """A vote as it was cast; `early` when a side was still being written."""
+    """A vote as it was cast; `early` when a side was still being written. `guidelines` names what the rater was
+    shown of what to look for.
+    """
 
     label: Label
     rater: str
     seconds: float
     created_at: float
     early: bool
+    guidelines: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,18 +47,20 @@ class FeedbackService:
         owner: str,
         reasons: Sequence[str] = (),
         comment: str = "",
+        guidelines: str = "",
     ) -> Rating | None:
-        """A thumb up (1) or down (-1), or None to take it back. Returns what stands now."""
+        """A thumb up (1) or down (-1), or None to take it back. Returns what stands now. `guidelines` names the
+        version that the rater was shown."""
         self._turn(owner, turn_id)
         if value is None:
             self._ledger.retract("rating", turn_id, rater)
             return None
         said = clean_message(comment, limit=self._max_chars) if comment.strip() else ""
         rating = Rating(turn_id, value, rater, self._clock(), tuple(reasons), said)
-        self._ledger.record(rating)
+        self._ledger.record(rating, guidelines=guidelines)
         return rating
 
-    def correct(self, turn_id: str, text: str, rater: str, *, owner: str) -> Node:
+    def correct(self, turn_id: str, text: str, rater: str, *, owner: str, guidelines: str = "") -> Node:
         """The reply as the person would have written it, beside the original and shown from now on.
 
         The correction's node names no turn: a person wrote it, so there is nothing in it to rate. Raises
@@ -71,7 +73,7 @@ class FeedbackService:
                 "The text is the same as the reply, so there is nothing to correct. Change it first."
             )
         original = self._node_of(turn)
-        self._ledger.record(Correction(turn_id, corrected, rater, self._clock()))
+        self._ledger.record(Correction(turn_id, corrected, rater, self._clock()), guidelines=guidelines)
         for sibling in self._conversations.siblings(original.id):
             if sibling.turn_id is None and sibling.message.content == corrected:
                 self._conversations.set_head(turn.conversation_id, sibling.id)

@@ -22,10 +22,10 @@ from memory.database import StorageError
 from memory.ledger import Ledger
 from memory.runs import RunEnded, Runs
 from memory.schema import BASE_VERSION, FINAL_STATES, Run
+from studio.prospects import Prospects
 from studio.settings import StudioSettings
 from studio.trainer_process import TRAINER, start_trainer
-from training.trigger import Readiness, readiness
-from training.views import preference_view, read_feedback
+from training.trigger import Readiness
 
 logger = logging.getLogger(__name__)
 
@@ -61,21 +61,14 @@ class Retraining:
         self._cancel_grace = cancel_grace
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: tuple[int, Readiness] | None = None
+        self.prospects = Prospects(settings, ledger)
         self._watchers: dict[str, threading.Thread] = {}
 
     def readiness(self) -> Readiness:
-        """Is there enough to learn from, and if not, what is missing? Cheap while nothing new was said."""
-        sequence = self._ledger.last_sequence()
-        with self._lock:
-            if self._known is None or self._known[0] != sequence:
-                view = preference_view(
-                    read_feedback(self._ledger),
-                    share=self._settings.heldout_share,
-                    least=self._settings.min_heldout_pairs,
-                )
-                self._known = (sequence, readiness(view, self._settings))
-            return self._known[1]
+        """Is there enough to learn from, and if not, what is missing? Quick; of a long ledger it may tell the count
+        before the latest judgements.
+        """
+        return self.prospects.latest().readiness
 
     def start(self, requested_by: str) -> Run:
         """Begin a retraining on everything said so far, and return at once.
@@ -84,6 +77,8 @@ class Retraining:
         way, and `StorageError` when the run cannot be written down.
         """
         ready = self.readiness()
+        if not ready.ready:
+            ready = self.prospects.now().readiness
         if not ready.ready:
             raise RetrainingRefused(ready.sentence)
         served = self._runs.served()

@@ -6,13 +6,15 @@ Everything from the floors below is here too, so ``python app.py --help`` lists 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from memory.settings import StorageSettings
+from memory.strategies.choosing import DEFAULT, checked
 from training.policy_settings import PolicySettings
+from training.schedule import Plan
 from training.settings import REPOSITORY, TrainingSettings
 
 
@@ -51,8 +53,55 @@ class StudioSettings(TrainingSettings):
     compare_with_previous: float = Field(0.25, ge=0.0, le=1.0)
     """Share of blind pairs that set the served version against the one before; the others come from one version."""
 
+    retrain_after: int = Field(0, ge=0)
+    """New judgements after which a retraining begins by itself; 0: never for their number."""
+
+    retrain_hours: float = Field(0.0, ge=0.0)
+    """Hours after the last one began after which a retraining begins by itself, if anything new was said; 0: never."""
+
+    retrain_cron: str = ""
+    """Times at which a retraining begins by itself, if anything new was said: a cron expression in local time, such as
+    "0 3 * * 0" for Sundays at three."""
+
+    quiet_hours: str = ""
+    """Local times of day between which no retraining begins by itself, such as 22:00-07:00."""
+
+    watch_odds: float = Field(20.0, ge=0.0)
+    """Evidence, so many to one, at which people's votes against the version before roll the served one back by
+    themselves: 20 does so wrongly after at most one promotion in 20, however many votes come; 0: never."""
+
+    watch_votes_each: int = Field(10, ge=1)
+    """Most votes of one person that count for such a rollback."""
+
+    guidelines: Path | None = None
+    """File (Markdown) that tells raters what to look for; editing it takes effect at once. Empty: the text that
+    ships."""
+
+    ask_consent: Literal["auto", "always", "never"] = "auto"
+    """Whether people must agree, once, to their judgements being kept; auto: where `host` is not this machine
+    itself."""
+
     system_prompt: str = ""
     """System prompt that new conversations start with."""
+
+    remember: str = DEFAULT
+    """How the model is reminded of a long conversation, unless the conversation says otherwise: everything,
+    last_turns:4 (any number), token_budget, summary, recall or summary+recall; see docs/memory.md."""
+
+    summarise_with: str = "picked"
+    """What makes summaries: picked (the sentences that tell most; needs no model), policy (the base model itself) or a
+    LangChain chat model as provider:model."""
+
+    recall_with: str = "words"
+    """What finds earlier passages: words (BM25), hashed (vectors of words and their parts, made here) or LangChain
+    embeddings as provider:model."""
+
+    remember_facts: bool = False
+    """Whether people may have sentences about themselves remembered for all their conversations. Off, since a visitor
+    is known only by the browser."""
+
+    share_links: bool = False
+    """Whether people may make read-only links to their conversations. Who has the link can read it."""
 
     max_message_chars: int = Field(20_000, ge=1)
     """Longest message that a person may send."""
@@ -89,6 +138,21 @@ class StudioSettings(TrainingSettings):
 
     training_niceness: int = Field(10, ge=0, le=19)
     """How far a retraining steps back for the chat on the same CPU (Unix nice)."""
+
+    @model_validator(mode="after")
+    def _read_the_plan(self) -> Self:
+        _ = self.retraining_plan  # raises for what cannot be read
+        return self
+
+    @property
+    def retraining_plan(self) -> Plan:
+        """When a retraining begins by itself."""
+        return Plan(self.retrain_after, self.retrain_hours, self.retrain_cron, self.quiet_hours)
+
+    @field_validator("remember")
+    @classmethod
+    def _name_a_strategy(cls, value: str) -> str:
+        return checked(value)
 
     @field_validator("vllm_urls", mode="before")
     @classmethod

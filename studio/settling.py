@@ -200,7 +200,8 @@ class Settling:
                 seconds=vote.seconds,
                 created_at=vote.created_at,
                 early=vote.early,
-            )
+            ),
+            guidelines=vote.guidelines,
         )
 
     def _noting(self, kind: str, target: str, actor: str, **detail: str) -> Callable[[], None]:

@@ -14,8 +14,8 @@ import gradio as gr
 from gradio.themes.base import Base
 
 ASSETS = Path(__file__).with_name("assets")
-STYLE_SHEETS = ("page.css", "strip.css", "chat.css", "rooms.css")
-HEAD_SCRIPTS = ("page.js", "markdown.js")
+STYLE_SHEETS = ("page.css", "strip.css", "chat.css", "judge.css", "context.css", "rooms.css")
+HEAD_SCRIPTS = ("page.js", "markdown.js", "judge.js", "context.js")
 
 
 def asset(name: str) -> str:

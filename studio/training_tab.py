@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory.schema import FINAL_STATES, Run
 from studio.plots import curve_of, line_plot
+from studio.training_words import AT_MOST, CHECKS, METHODS, STATES
 from studio.wording import count, lasting, number, safe, sentence, shorten, when
 
 if TYPE_CHECKING:
@@ -19,72 +20,6 @@ if TYPE_CHECKING:
 
 RUNS = 15
 SAMPLES = 4
-CHECKS: Mapping[str, tuple[str, str, bool]] = {
-    "heldout_pairs": ("Comparisons kept aside", "Judgements that the candidate was never trained on.", False),
-    "heldout_prompts": ("Prompts kept aside", "Different prompts that every version answered.", False),
-    "taste": (
-        "There is a taste to learn",
-        "Share of comparisons, left out in turn, that a judge foretells: the lower end of its 95 % interval.",
-        True,
-    ),
-    "preference_accuracy": (
-        "It prefers what people prefer",
-        "Share of kept-aside comparisons that it orders as people did: the upper end of its 95 % interval.",
-        True,
-    ),
-    "win_rate": ("Better than what is served", "Win rate of its replies, less the standard error.", True),
-    "fluency_drop": (
-        "Still fluent",
-        "By how much less natural the base model finds its replies, in nats a token.",
-        False,
-    ),
-    "forgotten": (
-        "Nothing forgotten",
-        "Share of the words that the served version is sure of which it would no longer say there.",
-        True,
-    ),
-    "on_topic": (
-        "Still speaks of what was asked",
-        "Share of replies whose rarer words resemble the served replies to the same prompt most: the upper end of "
-        "its 95 % interval.",
-        True,
-    ),
-    "implausible": (
-        "Nothing outlandish",
-        "Share of replies with a word that the base model would all but never say there.",
-        True,
-    ),
-    "kl_base": ("Still close to the base", "KL divergence from the base model, in nats a reply.", False),
-    "repetition": ("Does not repeat itself", "Share of three-word sequences that a reply says again.", True),
-    "degenerate": (
-        "No broken replies",
-        "Share of replies that are empty, bare punctuation, cut off or not words.",
-        True,
-    ),
-    "identical": ("No stock replies", "Share of replies that are the same whatever was asked.", True),
-}
-"""Each check of the gate: its name for a person, what it measures, and whether it is a share."""
-AT_MOST = frozenset(
-    {"fluency_drop", "forgotten", "implausible", "kl_base", "repetition", "degenerate", "identical"}
-)
-"""The checks whose threshold is a limit from above."""
-STATES = {
-    "queued": "waiting",
-    "training": "training",
-    "evaluating": "checking",
-    "published": "published",
-    "rejected": "the check said no",
-    "refused": "too little data",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
-
-
-_METHODS = {
-    "dpo": "Direct preference optimization: the model is made to find the chosen reply more likely than the other one.",
-    "ppo": "Proximal policy optimization: a reward model learns what is preferred, and the model is moved towards "
-    "replies that it scores higher.",
-}
 
 
 def retrain(studio: Studio, owner: str) -> str:
@@ -137,16 +72,28 @@ def _next(studio: Studio, runs: Sequence[Run]) -> str:
         f'aria-label="Judgements collected"><span style="width:{100 * share:.1f}%"></span></div>'
         '<div class="actions"><button class="tp-button primary" data-event="retrain" '
         f'aria-describedby="readiness"{disabled}>Retrain now</button>'
-        f"{_go_chat(readiness.ready)}</div>{_learning(studio)}{outcome}"
+        f"{_go_chat(readiness.ready)}</div>{_by_itself(studio)}{_learning(studio)}{outcome}"
     )
 
 
+def _by_itself(studio: Studio) -> str:
+    """When a retraining begins without anybody's asking; nothing where it never does."""
+    if not studio.settings.retraining_plan.by_itself:
+        return ""
+    return f'<p class="aside">{safe(studio.scheduler.standing().sentence)}</p>'
+
+
 def _learning(studio: Studio) -> str:
+    method = studio.settings.method
+    start = f"beginning at the {'base model' if studio.settings.start_from == 'base' else 'served version'}"
+    if method not in METHODS:
+        return (
+            f'<p class="aside">What fits the judgements best is chosen when a retraining begins, {start}.</p>'
+        )
+    learned, how = METHODS[method]
     return (
-        '<p class="aside">Choices between two replies and corrected replies are learned from, by '
-        f'<abbr title="{safe(_METHODS[studio.settings.method])}">'
-        f"{safe(studio.settings.method.upper())}</abbr>, always beginning at the "
-        f"{'base model' if studio.settings.start_from == 'base' else 'served version'}.</p>"
+        f'<p class="aside">{learned} are learned from, by <abbr title="{safe(how)}">{safe(method.upper())}</abbr>, '
+        f"always {start}.</p>"
     )
 
 

@@ -39,8 +39,8 @@ def render(studio: Studio, owner: str, now: float) -> str:
     return (
         f'<div class="tp tab-room"><h1>{_headline(served.version)}</h1><p '
         f'class="lead">{_why(promotions, served.version, now)}</p>'
-        f'{warning}<ol class="versions">{items}{_base(studio, served=served.version, alone=not versions)}'
-        "</ol>"
+        f'{_watched(studio)}{warning}<ol class="versions">{items}'
+        f"{_base(studio, served=served.version, alone=not versions)}</ol>"
         f"{_servers(studio.policy.replica_states())}{_history(promotions, owner=owner, now=now)}</div>"
     )
 
@@ -70,6 +70,28 @@ def _why(promotions: list[Promotion], version: str, now: float) -> str:
             "passes the check."
         )
     return f"Since {when(latest.created_at, now)}. {safe(latest.reason)}"
+
+
+def _watched(studio: Studio) -> str:
+    """How the served version stands against the one before it, and when it would go back by itself."""
+    found = studio.watch.standing()
+    if found is None:
+        return ""
+    before = _name(found.before) if found.before != BASE_VERSION else "the base model"
+    said = (
+        f"Side by side with {safe(before)}, people have preferred it {count(found.chosen, 'time')} and "
+        f"{safe(before)} {count(found.passed_over, 'time')} since then."
+    )
+    if not studio.watch.odds:
+        return f'<p class="soft">{said} It is not rolled back by itself.</p>'
+    tip = (
+        "An e-value: evidence that may be looked at after every vote. A version that people like as well as the one "
+        f"before reaches {studio.watch.odds:g} to 1 in at most one of {studio.watch.odds:g} cases."
+    )
+    return (
+        f'<p class="soft">{said} <abbr title="{safe(tip)}">The evidence against it</abbr> is '
+        f"{number(min(found.evidence, 9_999), 1)} to 1; at {studio.watch.odds:g} to 1 it is rolled back by itself.</p>"
+    )
 
 
 def _version(item: AdapterVersion, *, served: str, mine: set[str], now: float) -> str:
@@ -181,7 +203,7 @@ def _chip(replica: ReplicaState) -> str:
 def _history(promotions: list[Promotion], *, owner: str, now: float) -> str:
     if not promotions:
         return ""
-    actors = {"gate": "the check", owner: "you"}
+    actors = {"gate": "the check", "watch": "the votes", owner: "you"}
     rows = "".join(
         f'<tr><td class="mono">{safe(item.version)}</td><td class="wide" dir="auto">{safe(item.reason)}</td>'
         f"<td>{safe(actors.get(item.actor, 'someone'))}</td><td>{when(item.created_at, now)}</td></tr>"

@@ -10,7 +10,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny models are slower on several threads, and much slower on cores that others use as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in [key for key in os.environ if key.startswith("THUMBPRINT_")]:
+for name in [key for key in os.environ if key.startswith("THUMBPRINT_") and key != "THUMBPRINT_TEST_DATA"]:
     del os.environ[name]
 
 import pytest  # noqa: E402

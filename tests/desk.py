@@ -16,6 +16,7 @@ from memory.ledger import Ledger
 from memory.runs import Runs
 from studio.chat import ChatService
 from studio.policy.scripted import ScriptedPolicy
+from studio.reminding import Reminder
 from studio.serving import Serving
 from studio.settings import StudioSettings
 from training.registry import Manifest, Registry
@@ -54,12 +55,16 @@ class Desk:
             poll_seconds=0.02,
             clock=self.clock,
         )
+        self.reminder = Reminder(
+            self.settings, database=self.database, conversations=self.conversations, policy=self.policy
+        )
         self.chat = ChatService(
             self.settings,
             policy=self.policy,
             serving=self.serving,
             conversations=self.conversations,
             ledger=self.ledger,
+            reminder=self.reminder,
             new_id=self.database.new_id,
             rng=rng or random.Random(7),
             clock=self.clock,
@@ -126,6 +131,7 @@ class Desk:
     def close(self) -> None:
         self.serving.stop()
         self.chat.close()
+        self.reminder.close()
         self.policy.close()
         self.database.close()
 

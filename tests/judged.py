@@ -8,7 +8,7 @@ from typing import Any
 
 from memory.database import Database
 from memory.ledger import Ledger
-from memory.schema import Comparison, LabeledComparison, Message, Turn
+from memory.schema import Comparison, Correction, LabeledComparison, Message, Rating, Turn
 from training.settings import TrainingSettings
 
 LIKED = (
@@ -68,6 +68,28 @@ def fill_ledger(database: Database, *, comparisons: int, start: int = 0) -> None
         ledger.record_comparison(comparison)
         label = "A" if number % 2 else "B"
         ledger.record(LabeledComparison(comparison, label, "rater", seconds=1.0, created_at=3.0 + number))
+
+
+def fill_thumbs(database: Database, *, thumbs: int) -> None:
+    """One rated reply a conversation: those that end in a question are liked, and every other one does."""
+    ledger = Ledger(database)
+    for number in range(thumbs):
+        text = (LIKED if number % 2 else DISLIKED)[number // 2 % 3]
+        made = turn(f"rated-{number}", f"thumb-{number}", f"What about thing {number} and the weather?", text)
+        ledger.record_turn(made)
+        ledger.record(Rating(made.id, 1 if number % 2 else -1, "rater", created_at=3.0 + number))
+
+
+def fill_corrections(database: Database, *, corrections: int) -> None:
+    """One corrected reply a conversation: a question is put behind it."""
+    ledger = Ledger(database)
+    for number in range(corrections):
+        text = DISLIKED[number % 3]
+        made = turn(
+            f"wrong-{number}", f"corrected-{number}", f"What about thing {number} and the rain?", text
+        )
+        ledger.record_turn(made)
+        ledger.record(Correction(made.id, f"{text} Is that all?", "rater", created_at=3.0 + number))
 
 
 def quick_settings(**changes: Any) -> TrainingSettings:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The address of a running server, as ``host:port``."""
+class NoServer(RuntimeError):
+    """PostgreSQL cannot be started here; the message says what is missing."""
+
+
+@contextmanager
+def private_server(*options: str) -> Iterator[str]:
+    """The address of a running server, as ``host:port``; `options` are words for its command line. Raises
+    `NoServer`."""
     binaries = _binaries()
     if binaries is None:
-        pytest.skip(
-            "PostgreSQL is not installed (no initdb, no pg_config): storage was tested on SQLite only"
-        )
-    pytest.importorskip("psycopg", reason="psycopg is not installed: storage was tested on SQLite only")
+        raise NoServer("PostgreSQL is not installed (no initdb, no pg_config)")
     as_server: list[str] = []
     folder = Path(tempfile.mkdtemp(prefix="thumbprint-postgres-"))
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -77,9 +80,8 @@ def postgres_server() -> Iterator[str]:
     def control(*words: str) -> None:
         subprocess.run([*as_server, *words], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
 
-    settings = (
-        f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} "
-        "-c fsync=off -c full_page_writes=off"  # the machine will not lose power; only clients are killed
+    settings = " ".join(
+        [f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}", *options]
     )
     try:
         control(
@@ -92,6 +94,18 @@ def postgres_server() -> Iterator[str]:
             control(str(binaries / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a running server, as ``host:port``."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: storage was tested on SQLite only")
+    try:
+        # The machine will not lose power; only clients are killed.
+        with private_server("-c fsync=off", "-c full_page_writes=off") as address:
+            yield address
+    except NoServer as missing:
+        pytest.skip(f"{missing}: storage was tested on SQLite only")
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
 
 from memory.schema import Message
 from training.bradley_terry import fit_judge
-from training.judge import agreement, wilson
+from training.judge import wilson
+from training.rated import RatedRow, paired
 from training.views import PreferenceRow
 
 WORDS = (
@@ -67,7 +69,7 @@ TASTES = {
 @pytest.mark.parametrize("name", TASTES)
 def test_it_agrees_with_a_rater_on_pairs_it_never_saw(name):
     judge = fit_judge(rows(TASTES[name], count=40, seed=1), no_features)
-    agreed = agreement(judge, rows(TASTES[name], count=200, seed=2))
+    agreed = judge.agreement(paired(rows(TASTES[name], count=200, seed=2)))
     assert sum(agreed) / len(agreed) > 0.9
 
 
@@ -148,9 +150,12 @@ def test_swapping_the_sides_swaps_the_probability():
     assert judge(prompt(), "tea.", "tea.") == 0.5
 
 
-def test_without_pairs_there_is_no_judge():
-    with pytest.raises(ValueError, match="Collect comparisons first"):
-        fit_judge([], no_features)
+def test_without_anything_preferred_there_is_no_opinion():
+    liked = thumbs(TASTES["question"], count=9, seed=1, cut=-1)
+    for judge in (fit_judge([], no_features), fit_judge([], no_features, rated=liked)):
+        assert (judge.has_opinion, judge.left_out) == (False, ())
+        assert judge(prompt(), "tea?", "tea.") == 0.5
+        assert judge.scores([(prompt(), "tea?"), (prompt(), "tea.")]) == [0.0, 0.0]
 
 
 def test_pairs_left_out_in_turn_are_foretold_where_there_is_a_taste():
@@ -174,3 +179,43 @@ def test_votes_of_a_coin_seldom_look_like_a_taste():
 def test_pairs_on_one_prompt_alone_foretell_nothing():
     same = [replace(row, prompt=prompt()) for row in rows(TASTES["question"], count=20, seed=1)]
     assert fit_judge(same, no_features).left_out == (False,) * 20
+
+
+def thumbs(taste, *, count, seed, cut):
+    """Replies to as many prompts, liked where the taste is above `cut`."""
+    draw = random.Random(seed)
+    made = [sentence(draw) for _ in range(count)]
+    return [
+        RatedRow(prompt(f"Question {n}?"), reply, taste(reply) > cut, str(n), f"rating:{n}")
+        for n, reply in enumerate(made)
+    ]
+
+
+@pytest.mark.parametrize(("name", "cut"), [("question", 0.5), ("short", -25), ("no exclamation", 0.5)])
+def test_thumbs_alone_teach_it_a_taste_and_say_how_sure_it_is(name, cut):
+    rated = thumbs(TASTES[name], count=120, seed=1, cut=cut)
+    judge = fit_judge([], no_features, rated=rated)
+    assert fmean(judge.agreement(paired(rows(TASTES[name], count=200, seed=2)))) > 0.85
+    likes = sum(row.liked for row in rated)
+    assert 0.8 * min(likes, 120 - likes) <= len(judge.left_out) <= min(likes, 120 - likes)
+    assert fmean(judge.left_out) > 0.8
+
+
+def test_thumbs_handed_out_by_chance_are_foretold_as_a_coin_would():
+    """Eight in ten point up; each reply of the rarer kind counts once, so nothing is gained by betting on likes."""
+    outcomes = []
+    for seed in range(12):
+        draw = random.Random(seed)
+        rated = [replace(row, liked=draw.random() < 0.8) for row in thumbs(len, count=60, seed=seed, cut=0)]
+        outcomes += fit_judge([], no_features, rated=rated).left_out
+    low, high = wilson(sum(outcomes), len(outcomes))
+    assert low < 0.5 < high
+
+
+def test_pairs_and_thumbs_are_learned_from_together():
+    pairs = rows(TASTES["short"], count=4, seed=1, noise=0.5)
+    alone = fit_judge(pairs, no_features)
+    both = fit_judge(pairs, no_features, rated=thumbs(TASTES["short"], count=80, seed=3, cut=-25))
+    asked = paired(rows(TASTES["short"], count=200, seed=2))
+    assert sum(both.agreement(asked)) > sum(alone.agreement(asked))
+    assert len(both.left_out) > len(alone.left_out) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.loop import ALWAYS, CARELESS, run_round
+from benchmarks.loop import ALWAYS, CARELESS, PAIRS, run_round
 from benchmarks.raters import find_rater
 from memory.schema import BASE_VERSION
 from memory.settings import load_settings
@@ -15,7 +15,7 @@ TOO_FAST = ("--judged-pairs", "0", "--seed", "71")
 
 @pytest.mark.slow
 def test_a_candidate_that_won_by_losing_its_language_is_refused(tmp_path):
-    flags = [*ALWAYS, *CARELESS, *TOO_FAST, "--data-dir", str(tmp_path)]
+    flags = [*PAIRS, *ALWAYS, *CARELESS, *TOO_FAST, "--data-dir", str(tmp_path)]
     found = run_round(
         find_rater("short"),
         comparisons=60,

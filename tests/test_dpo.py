@@ -125,7 +125,7 @@ def test_the_first_loss_is_log_2_and_the_weighted_likelihood(base, tmp_path, mon
     loss = 0.6931 + sft_weight * NLL, with NLL computed by `mean_nll` one token at a time. In bfloat16 the forward pass
     is good to about three digits.
     """
-    monkeypatch.setattr("training.dpo._multiplies_bfloat16", lambda device: reduced)
+    monkeypatch.setattr("training.trl_training.multiplies_bfloat16", lambda device: reduced)
     pairs = pairs_of(base)
     nll = mean_nll(base.model, [pair.prompt for pair in pairs], [pair.chosen for pair in pairs])
     values, _ = first_loss(base, tmp_path, settings=SETTINGS.model_copy(update={"sft_weight": 0.25}))

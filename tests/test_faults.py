@@ -17,22 +17,24 @@ from tiny import save_tiny_base
 from memory.database import open_database
 from memory.runs import Runs
 from training.base import identity_of
+from training.execution import EXIT_CODES
 from training.metrics import read_metrics
 from training.registry import AdapterRefused, Registry
-from training.run import EXIT_CODES, main
+from training.run import main
 
 ENDLESS = ["--min-steps", "100000"]
 KILLED_WHILE_PUBLISHING = """
 import os, signal, sys
-import training.run as run
+import training.execution as execution
 from training.registry import Registry
+from training.run import main
 
 def kill(stage):
     if stage == {stage!r}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-run.Registry = lambda root: Registry(root, at_stage=kill)
-sys.exit(run.main(sys.argv[1:]))
+execution.Registry = lambda root: Registry(root, at_stage=kill)
+sys.exit(main(sys.argv[1:]))
 """
 
 

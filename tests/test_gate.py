@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from studio.training_tab import AT_MOST, CHECKS
+from studio.training_words import AT_MOST, CHECKS
 from training.gate import Verdict, decide
 from training.report import EvaluationReport, ReplyFigures, SampleReply, meanings
 from training.settings import TrainingSettings

@@ -7,8 +7,7 @@ import math
 import pytest
 
 from memory.schema import Message
-from training.judge import Contest, agreement, wilson, win_rate
-from training.views import PreferenceRow
+from training.judge import Contest, wilson, win_rate
 
 
 def prompt(text="Why?"):
@@ -64,13 +63,3 @@ def test_wilson_interval(hits, trials, low, high):
 
 def test_wilson_of_nothing_is_not_a_number():
     assert all(math.isnan(end) for end in wilson(0, 0))
-
-
-def test_agreement_is_row_by_row_and_no_opinion_is_no_agreement():
-    rows = [PreferenceRow(prompt(), chosen, "b", "t", "t") for chosen in ("aa", "", "b")]
-    assert agreement(lambda question, first, second: (len(first) > len(second)) * 0.9, rows) == [
-        True,
-        False,
-        False,
-    ]
-    assert agreement(lambda *_: 0.5, rows) == [False, False, False]

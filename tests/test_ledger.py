@@ -15,6 +15,7 @@ from memory.database import Database
 from memory.events import criterion_of, kind_of, ranking_target, target_of
 from memory.ledger import AlreadyRecorded, Ledger, UnknownComparison, UnknownTurn
 from memory.schema import (
+    LABELS,
     Comparison,
     Correction,
     Critique,
@@ -342,7 +343,21 @@ steps = st.lists(
             created_at=ticks,
         ),
         st.builds(Ranking, turn_ids=st.permutations(["t1", "t2"]).map(tuple), rater=raters, created_at=ticks),
-        st.tuples(st.sampled_from(["rating", "score"]), targets, raters),
+        st.builds(
+            LabeledComparison,
+            comparison=st.sampled_from([comparison("c1"), comparison("c2"), comparison("c2").swap()]),
+            label=st.sampled_from(LABELS),
+            rater=raters,
+            seconds=st.just(1.0),
+            created_at=ticks,
+        ),
+        st.builds(Critique, turn_id=targets, text=st.text(max_size=5), rater=raters, created_at=ticks),
+        st.builds(Correction, turn_id=targets, text=st.text(max_size=5), rater=raters, created_at=ticks),
+        st.tuples(
+            st.sampled_from(["rating", "score", "comparison", "critique", "correction"]),
+            st.one_of(targets, st.sampled_from(["c1", "c2"])),
+            raters,
+        ),
     ),
     max_size=25,
 )
@@ -358,6 +373,8 @@ steps = st.lists(
 def test_any_history_reads_like_a_slow_replay(ledger: Ledger, history: list[Any]) -> None:
     """The standing judgements are those of a dictionary that is filled and emptied event by event."""
     run = f"run{next(RUNS)}"
+    for question in ("c1", "c2"):
+        ledger.record_comparison(comparison(question))
     standing: dict[tuple[str, str, str, str], tuple[int, Judgement]] = {}
     for number, step in enumerate(history):
         if isinstance(step, tuple):
@@ -370,6 +387,8 @@ def test_any_history_reads_like_a_slow_replay(ledger: Ledger, history: list[Any]
             said = replace(step, rater=f"{step.rater} {run}")
             ledger.record(said)
             key = (kind_of(said), target_of(said), criterion_of(said), said.rater)
+            if isinstance(said, LabeledComparison) and said.comparison.turn_A == "t2":
+                said = said.swap()  # kept in the letters of the question as it was first recorded
             standing[key] = (number, said)
     expected = [
         said for _, said in sorted(standing.values(), key=lambda entry: (entry[1].created_at, entry[0]))
@@ -378,6 +397,9 @@ def test_any_history_reads_like_a_slow_replay(ledger: Ledger, history: list[Any]
         ("rating", ledger.ratings()),
         ("score", ledger.scores()),
         ("ranking", ledger.rankings()),
+        ("comparison", ledger.comparisons()),
+        ("critique", ledger.critiques()),
+        ("correction", ledger.corrections()),
     ):
         assert [said for said in found if said.rater.endswith(f" {run}")] == [
             said for said in expected if kind_of(said) == kind

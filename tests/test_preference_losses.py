@@ -14,7 +14,9 @@ from training.preference_losses import (
     listwise_loss,
     pairwise_losses,
     pearson,
+    reliability,
     spearman,
+    thumb_losses,
     weighted_mean,
 )
 
@@ -89,9 +91,23 @@ def test_calibration_is_the_gap_between_sure_and_right():
     """Bin 0.9..1: sure 0.95 and 0.95, right once of twice, gap 0.45, two of three. Bin 0.6..0.7: sure 0.6, right, gap
     0.4, one of three. (2 * 0.45 + 0.4) / 3 = 0.433333. Certainty falls into the last bin.
     """
-    assert calibration_error([0.95, 0.95, 0.6], [True, False, True]) == pytest.approx(0.433333, abs=1e-6)
-    assert calibration_error([1.0], [True]) == 0.0
-    assert calibration_error([], []) == 0.0
+    assert calibration_error(reliability([0.95, 0.95, 0.6], [True, False, True])) == pytest.approx(
+        0.433333, abs=1e-6
+    )
+    assert calibration_error(reliability([1.0], [True])) == 0.0
+    assert calibration_error(()) == 0.0
+
+
+def test_the_reliability_diagram_keeps_the_bins_that_are_not_empty():
+    bins = reliability([0.55, 0.52, 0.95], [True, False, True])
+    assert [(found.correct, found.count) for found in bins] == [(0.5, 2), (1.0, 1)]
+    assert [found.confidence for found in bins] == pytest.approx([0.535, 0.95])
+
+
+def test_a_thumb_is_a_choice_against_a_reply_of_reward_0():
+    """Up at reward 1: log(1 + e^-1) = 0.313262. Down at reward 1: log(1 + e) = 1.313262."""
+    losses = thumb_losses(tensor([1.0, 1.0]), tensor([True, False]))
+    assert losses.tolist() == pytest.approx([0.313262, 1.313262], abs=1e-6)
 
 
 def test_a_margin_of_nothing_is_bradley_terry():

@@ -25,6 +25,9 @@ class Taste:
     def seeing_through(self, embed):
         return self
 
+    def scores(self, replies):
+        return [0.0 for _ in replies]
+
     def __call__(self, prompt, reply_A, reply_B):
         scale = float(weights(self.model)[0].norm() / self.full[0].norm())
         return self.wins[min(SCALES, key=lambda known: abs(known - scale))]

@@ -18,8 +18,10 @@ from memory.schema import Correction, LabeledComparison, Message, Ranking
 from training.base import load_base
 from training.method import Step, TrainingDiverged
 from training.orderings import Ordering, orderings_of, rater_weights, split_orderings
-from training.reward_fitting import encode_orderings, examine, fit, reward_steps
-from training.reward_model import REWARD, RewardModel, RewardModelRefused, main
+from training.reward_command import main
+from training.reward_examination import examine
+from training.reward_fitting import encode_orderings, fit, reward_steps
+from training.reward_model import REWARD, RewardModel, RewardModelRefused
 from training.reward_validation import Scored, problem_with, validate
 from training.views import Feedback, preference_view, read_feedback
 

@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from judged import fill_ledger
+from judged import fill_corrections, fill_ledger, fill_thumbs
 from tiny import save_tiny_base
 
 from memory.database import open_database
 from memory.ledger import Ledger
 from memory.runs import Runs
 from training.base import identity_of
+from training.execution import EXIT_CODES
 from training.gate import Verdict
 from training.iteration import served_version
 from training.metrics import read_metrics
 from training.registry import Registry
 from training.report import EvaluationReport
-from training.run import EXIT_CODES, main
+from training.run import main
 from training.views import preference_view, read_feedback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +137,49 @@ def test_a_candidate_that_fails_the_gate_is_kept_but_not_served(studio):
     assert studio.registry.versions() == []
     assert (Path(run.folder) / "candidate" / "adapter_model.safetensors").is_file()
     assert not json.loads((Path(run.folder) / "report.json").read_text())["verdict"]["promote"]
+
+
+@pytest.mark.parametrize(
+    ("fill", "method", "kind"),
+    [
+        (lambda database: fill_thumbs(database, thumbs=60), "kto", "rating:"),
+        (lambda database: fill_corrections(database, corrections=30), "sft", "correction:"),
+    ],
+    ids=["thumbs", "corrections"],
+)
+def test_auto_retrains_on_thumbs_or_corrections_alone_and_the_gate_has_its_say(studio, fill, method, kind):
+    fill(studio.database)
+    assert studio.run(*LENIENT, "--method", "auto") == EXIT_CODES["published"]
+    (run,) = studio.runs.list()
+    manifest = studio.registry.get("v0001").manifest
+    assert manifest.method == method
+    assert manifest.feedback_ids
+    assert all(name.startswith(kind) for name in manifest.feedback_ids)
+    report = EvaluationReport.from_dict(
+        json.loads((Path(run.folder) / "report.json").read_text())["evaluation"]
+    )
+    assert report.heldout_pairs >= 2
+    assert report.taste_accuracy > 0.9, "the judge found the taste in them"
+    assert report.preference_accuracy is not None
+    assert report.win_rate_served is not None
+    log = (Path(run.folder) / "log.txt").read_text()
+    assert f"Chose {method.upper()}, which" in log
+    said = [line["message"] for line in read_metrics(Path(run.folder) / "metrics.jsonl")]
+    assert any(f"Chose {method.upper()}, which" in message for message in said)
+
+
+@pytest.mark.parametrize(
+    ("method", "missing"),
+    [
+        ("kto", "24 more thumbs needed: 0 of 24 so far"),
+        ("sft", "12 more corrections or liked replies needed: 0 of 12 so far"),
+        ("rloo", "12 more decided comparisons needed"),
+        ("auto", "12 more decided comparisons needed"),
+    ],
+)
+def test_each_method_says_what_it_is_missing(studio, method, missing):
+    assert studio.run(*LENIENT, "--method", method) == EXIT_CODES["refused"]
+    assert missing in studio.runs.list()[0].message
 
 
 @pytest.mark.parametrize(

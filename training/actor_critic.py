@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.base import BaseModel
+from training.cpu_products import hasten
 from training.generation import speaking_as
 from training.lines import Lines, action_logits, at_places, hidden_states
 from training.method import CANDIDATE, REFERENCE, adapter_parameters, lora_config
@@ -94,5 +95,6 @@ def beside(reward_model: RewardModel, *, settings: TrainingSettings, previous: P
             ours.copy_(theirs)
         head.weight.copy_(reward_model.head.weight / reward_model.spread)
         head.bias.copy_(reward_model.head.bias / reward_model.spread)
+    hasten(model)
     reference = None if previous is None else REFERENCE
     return ActorCritic(base, model, head, reference=reference, temperature=settings.rollout_temperature)

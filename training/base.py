@@ -18,9 +18,11 @@ from jinja2 import TemplateError
 
 from memory.schema import Message
 from training.model_files import ModelUnavailable, find_model, identity_of
+from training.processes import ALONE, Processes
 from training.prompt import PromptError, encode_prompt, end_of_turn_ids
 from training.quantization import quantization_config, unpack_linears
 from training.settings import TrainingSettings
+from training.sharding import prepare_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,8 +38,8 @@ class BaseModel:
     """A loaded base. `identity` is 16 hex digits over the weights' and the tokenizer's bytes.
 
     `name` is what the settings called it, `revision` the Hub commit (empty for a folder), `quantization` ``nf4``,
-    ``int8`` or ``none``, `context_tokens` the most that a prompt and its reply may take together. The model is in eval
-    mode.
+    ``int8`` or ``none``, `context_tokens` the most that a prompt and its reply may take together, `processes` all that
+    hold this same base and divide its work. The model is in eval mode.
     """
 
     model: PreTrainedModel
@@ -48,6 +50,7 @@ class BaseModel:
     device: torch.device
     context_tokens: int
     identity: str
+    processes: Processes = ALONE
 
     @property
     def ends(self) -> frozenset[int]:
@@ -58,8 +61,8 @@ class BaseModel:
         return frozenset(end_of_turn_ids(self.tokenizer)) | frozenset(int(token) for token in listed)
 
 
-def load_base(settings: TrainingSettings) -> BaseModel:
-    """Load the model that `settings` name, onto a GPU if there is one.
+def load_base(settings: TrainingSettings, processes: Processes = ALONE) -> BaseModel:
+    """Load the model that `settings` name, onto a GPU if there is one; each of `processes` onto its own.
 
     fp32 on a CPU, bf16 compute on a GPU. Quantized linear layers on a CPU hold the dequantized values (see
     `training.quantization.unpack_linears`). Raises `ModelUnavailable`.
@@ -71,7 +74,9 @@ def load_base(settings: TrainingSettings) -> BaseModel:
     config = load_config(folder)
     context_tokens = context_of(config, settings)
     device = _choose_device(settings.quantization)
-    model = _load_model(folder, settings, device)
+    model = _load_model(folder, settings, device, shards=processes.shards)
+    if processes.shards:
+        prepare_layers(model)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -81,6 +86,7 @@ def load_base(settings: TrainingSettings) -> BaseModel:
         device=device,
         context_tokens=context_tokens,
         identity=identity_of(folder),
+        processes=processes,
     )
 
 
@@ -150,7 +156,7 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def _load_model(folder: Path, settings: TrainingSettings, device: torch.device) -> Any:
+def _load_model(folder: Path, settings: TrainingSettings, device: torch.device, *, shards: bool) -> Any:
     """The model in eval mode. Weights that are missing are an error: they would be made up at random."""
     from transformers import AutoModelForCausalLM
 
@@ -159,7 +165,7 @@ def _load_model(folder: Path, settings: TrainingSettings, device: torch.device) 
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            quantization_config=quantization_config(settings.quantization, dtype=dtype),
+            quantization_config=quantization_config(settings.quantization, dtype=dtype, sharded=shards),
             device_map={"": device},
             use_safetensors=True,
             local_files_only=True,

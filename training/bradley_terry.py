@@ -6,20 +6,24 @@ weighed by its own evidence: the t statistic of its difference between chosen an
 log-counts weigh words in Wang and Manning 2012. The ridge penalty is chosen by cross-validation, and where no penalty
 predicts left-out pairs better than a coin, the judge has no opinion at all.
 
-It is not the policy, so a policy that fooled itself has to fool something else as well. It sees training pairs only; it
+Thumbs are held against each other: a liked reply beside a disliked one is a pair too, if not to one prompt. There each
+reply of the commoner kind is used once to fit, and each of the rarer kind once to see whether chance would do as well.
+
+It is not the policy, so a policy that fooled itself has to fool something else as well. It sees training rows only; it
 knows no adapter and no ledger.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from memory.schema import Message
+from training.rated import Contrast, RatedRow, all_matched, matched, paired
 from training.split import prompt_key
 from training.traits import marks, shape
 from training.views import PreferenceRow
@@ -38,6 +42,7 @@ everything.
 _CHANCE_T = 1.0
 """A t statistic of this size says nothing: it is what chance gives."""
 _NEWTON_STEPS = 25
+_FOLDS = 5
 _LEAST_PAIRS = 3
 """Fewest pairs that a word must tell apart to be looked at."""
 
@@ -45,8 +50,8 @@ _LEAST_PAIRS = 3
 class PreferenceJudge:
     """The fitted judge. Judging a pair both ways round gives probabilities that sum to one.
 
-    `left_out` says of each training pair whether a judge that was fitted without it, and without the other pairs on its
-    prompt, orders it as people did.
+    `left_out` says of each training pair, and of each contrast of thumbs, whether a judge that was fitted without it,
+    and without all else on its prompts, orders it as people did.
     """
 
     def __init__(self, weights: Tensor, features: _Features, left_out: Sequence[bool]) -> None:
@@ -59,7 +64,16 @@ class PreferenceJudge:
 
     def scores(self, replies: Sequence[Reply]) -> list[float]:
         """How good each reply is. The difference of two to one prompt is the log-odds that the first is better."""
-        return [float(value) for value in self._features.of(replies) @ self._weights] if replies else []
+        if not self.has_opinion or not replies:
+            return [0.0] * len(replies)
+        return [float(value) for value in self._features.of(replies) @ self._weights]
+
+    def agreement(self, contrasts: Sequence[Contrast]) -> list[bool]:
+        """For each contrast, whether the better reply is the better one here too; one without an opinion does not
+        agree."""
+        better = self.scores([_reply(contrast.better) for contrast in contrasts])
+        worse = self.scores([_reply(contrast.worse) for contrast in contrasts])
+        return [first > second for first, second in zip(better, worse, strict=True)]
 
     def seeing_through(self, embed: Embed) -> PreferenceJudge:
         """The same judge that gets the base's features from `embed` from now on."""
@@ -71,23 +85,28 @@ class PreferenceJudge:
         return bool(self._weights.ne(0).any())
 
 
-def fit_judge(rows: Sequence[PreferenceRow], embed: Embed) -> PreferenceJudge:
-    """Fit a judge on training pairs. Raises `ValueError` when there is none."""
-    if not rows:
-        raise ValueError("A judge needs training pairs; got none. Collect comparisons first.")
-    features = _Features(embed, _telling_marks(rows))
-    chosen = features.of([(row.prompt, row.chosen) for row in rows])
-    rejected = features.of([(row.prompt, row.rejected) for row in rows])
-    differences = chosen - rejected
+def fit_judge(
+    rows: Sequence[PreferenceRow], embed: Embed, *, rated: Sequence[RatedRow] = ()
+) -> PreferenceJudge:
+    """Fit a judge on training pairs and thumbs. Where nothing is preferred to anything in them, it has no opinion."""
+    folded = _folded(rows, rated)
+    if not folded:
+        return PreferenceJudge(torch.zeros(0), _Features(embed, {}), ())
+    contrasts = [contrast for contrast, _, _ in folded]
+    folds = torch.tensor([fold for _, fold, _ in folded])
+    features = _Features(embed, _telling_marks(contrasts))
+    better = features.of([_reply(contrast.better) for contrast in contrasts])
+    worse = features.of([_reply(contrast.worse) for contrast in contrasts])
+    differences = better - worse
     hidden = differences.shape[1] - features.seen
-    folds = _folds(rows, count=5)
     margins = _left_out_margins(differences, folds, hidden)
     losses = {penalty: _loss(margins[penalty]) for penalty in _PENALTIES}
     penalty = min(_PENALTIES, key=lambda candidate: losses[candidate])
     weights = _Fit(differences, hidden).weights(penalty)
     # log 2 is the loss of a coin.
     weights = weights if losses[penalty] < math.log(2) else torch.zeros_like(weights)
-    return PreferenceJudge(weights, features, _agreed(margins, folds))
+    agreed = zip(_agreed(margins, folds), folded, strict=True)
+    return PreferenceJudge(weights, features, [outcome for outcome, (_, _, counts) in agreed if counts])
 
 
 class _Features:
@@ -120,18 +139,39 @@ class _Features:
         return [*shape(prompt, reply), *present]
 
 
-def _telling_marks(rows: Sequence[PreferenceRow]) -> dict[str, int]:
-    """The marks that only one of the two replies has in enough pairs, numbered."""
-    counts = Counter(mark for row in rows for mark in marks(row.chosen) ^ marks(row.rejected))
+def _telling_marks(contrasts: Sequence[Contrast]) -> dict[str, int]:
+    """The marks that only one of the two replies has in enough contrasts, numbered."""
+    counts = Counter(
+        mark
+        for contrast in contrasts
+        for mark in marks(contrast.better.completion) ^ marks(contrast.worse.completion)
+    )
     return {
         mark: n for n, mark in enumerate(sorted(m for m, count in counts.items() if count >= _LEAST_PAIRS))
     }
 
 
-def _folds(rows: Sequence[PreferenceRow], *, count: int) -> Tensor:
-    """The fold of each row [rows]; rows on one prompt share a fold."""
+def _folded(rows: Sequence[PreferenceRow], rated: Sequence[RatedRow]) -> list[tuple[Contrast, int, bool]]:
+    """What is fitted on, with its fold, and whether it counts when the left-out ones are counted.
+
+    All that answers one prompt shares a fold: thumbs are held against each other within their fold.
+    """
     numbers: dict[Prompt, int] = {}
-    return torch.tensor([numbers.setdefault(prompt_key(row.prompt), len(numbers)) % count for row in rows])
+    pairs = [
+        (contrast, numbers.setdefault(prompt_key(row.prompt), len(numbers)) % _FOLDS, True)
+        for row, contrast in zip(rows, paired(rows), strict=True)
+    ]
+    inside: dict[int, list[RatedRow]] = defaultdict(list)
+    for rating in rated:
+        inside[numbers.setdefault(prompt_key(rating.prompt), len(numbers)) % _FOLDS].append(rating)
+    for fold, replies in sorted(inside.items()):
+        once = len(matched(replies))
+        pairs += [(contrast, fold, place < once) for place, contrast in enumerate(all_matched(replies))]
+    return pairs
+
+
+def _reply(row: RatedRow) -> Reply:
+    return row.prompt, row.completion
 
 
 def _left_out_margins(differences: Tensor, folds: Tensor, hidden: int) -> dict[float, Tensor]:

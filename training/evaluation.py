@@ -14,38 +14,39 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from memory.schema import BASE_VERSION, Message
 from training.base import BaseModel
-from training.bradley_terry import Embed, PreferenceJudge
+from training.base_features import base_features
+from training.bradley_terry import PreferenceJudge
 from training.generation import (
     Decoding,
     forgotten_share,
     kl_per_reply,
-    reply_states,
     sample,
     speaking_as,
     token_logprobs,
 )
-from training.judge import Contest, Estimate, Judge, agreement, wilson, win_rate
-from training.pairs import encode_completion, encode_pairs
+from training.judge import Contest, Estimate, Judge, wilson, win_rate
+from training.pairs import encode_replies
 from training.prompt import encode_prompt
+from training.rated import Contrast
 from training.replies import on_topic, reply_figures
 from training.report import EvaluationReport, ReplyFigures, SampleReply
 from training.settings import TrainingSettings
-from training.views import PreferenceRow, PreferenceView
+from training.views import PreferenceView
 
 __all__ = ["EvaluationReport", "Version", "base_features", "choose_prompts", "evaluate"]
 
 Prompt = tuple[Message, ...]
+Ids = Sequence[int]
+T = TypeVar("T")
 _MOST_REPLIES = 4
 """Most replies sampled to one prompt where there are few prompts."""
 _SAMPLES = 6
-_PROMPT_TOKENS = 64
-"""How much of a prompt's end the judge's features see; whole histories would cost most of the time and tell little."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,8 @@ def evaluate(
     """Measure `candidate` against `served` and the base on the held-out part of `view`.
 
     `model` holds the adapters; `reference` is what the candidate was trained against, for its implicit reward
-    (Rafailov et al. 2023, section 4). Without a `judge` there are no win
-    rates. `each_step` is called often and may raise to stop. `on_progress` gets a
-    share done and words.
+    (Rafailov et al. 2023, section 4). Without a `judge` there are no win rates. `each_step` is called often and may
+    raise to stop. `on_progress` gets a share done and words.
     """
     questions = choose_prompts(view.heldout_prompts, most=settings.eval_prompts, seed=settings.seed)
     examiner = Examiner(base, model, questions, settings=settings, each_step=each_step)
@@ -103,8 +103,8 @@ def evaluate(
         judge = judge.seeing_through(base_features(base, model, each_step=each_step))
     kl_base = examiner.divergence(new, of=candidate, to=ground)
     kl_served = kl_base if served.adapter is None else examiner.divergence(new, of=candidate, to=served)
-    ordered = examiner.ordered(view.heldout, candidate=candidate, reference=reference)
-    agreed = examiner.agreement(judge, view.heldout)
+    ordered = examiner.ordered(view.contrasts, candidate=candidate, reference=reference)
+    agreed = judge.agreement(view.contrasts) if judge else []
     on_progress(0.9, "Putting it together")
     return EvaluationReport(
         served_version=served.name,
@@ -157,6 +157,7 @@ class Examiner:
     ) -> None:
         self._model, self._tokenizer, self.questions = model, base.tokenizer, tuple(questions)
         self._context, self._each_step = min(base.context_tokens, settings.context_tokens), each_step
+        self._processes = base.processes
         self._prompts = [list(encode_prompt(base.tokenizer, prompt)) for prompt in questions]
         self._decoding = Decoding(
             temperature=settings.temperature,
@@ -171,9 +172,15 @@ class Examiner:
         """Sample a reply of `version` to every question (with the settings' seed, or `seed`), and look at them."""
         decoding = self._decoding if seed is None else replace(self._decoding, seed=seed)
         with speaking_as(self._model, version.adapter):
-            ids = sample(self._model, self._prompts, decoding=decoding, each_step=self._each_step)
+            ids = sample(
+                self._model,
+                self._prompts,
+                decoding=decoding,
+                each_step=self._each_step,
+                processes=self._processes,
+            )
         with speaking_as(self._model, None):
-            scores = token_logprobs(self._model, self._prompts, ids, pad=self._decoding.pad)
+            scores = self._divided(self._logprobs, self._prompts, ids)
         ended = [reply[-1] in self._decoding.ends for reply in ids]
         texts = [
             self._tokenizer.decode(reply[:-1] if whole else reply, skip_special_tokens=True)
@@ -188,13 +195,6 @@ class Examiner:
         )
         return Answers(ids, texts, figures)
 
-    def agreement(self, judge: PreferenceJudge | None, rows: Sequence[PreferenceRow]) -> list[bool]:
-        """For each row, whether the judge orders it as people did; empty without a judge."""
-        if judge is None:
-            return []
-        judge.scores([(row.prompt, reply) for row in rows for reply in (row.chosen, row.rejected)])
-        return agreement(judge, rows)
-
     def contest(self, judge: PreferenceJudge | None, ours: Answers, theirs: Answers) -> Estimate:
         """How often `ours` win against `theirs` in the eyes of the judge; not a number without a judge."""
         if judge is None:
@@ -207,9 +207,13 @@ class Examiner:
     def divergence(self, answers: Answers, *, of: Version, to: Version) -> float | None:
         """Mean KL(of || to) in nats a reply, along the answers of `of`; None without an answer."""
         self._each_step()
-        divergences = kl_per_reply(
-            self._model, self._prompts, answers.ids, of=of.adapter, to=to.adapter, pad=self._decoding.pad
-        )
+
+        def compute(prompts: Sequence[Ids], replies: Sequence[Ids]) -> list[float]:
+            return kl_per_reply(
+                self._model, prompts, replies, of=of.adapter, to=to.adapter, pad=self._decoding.pad
+            )
+
+        divergences = self._divided(compute, self._prompts, answers.ids)
         return fmean(divergences) if divergences else None
 
     def forgotten(self, answers: Answers, *, by: Version, of: Version) -> float | None:
@@ -219,13 +223,15 @@ class Examiner:
             self._model, self._prompts, answers.ids, of=of.adapter, to=by.adapter, pad=self._decoding.pad
         )
 
-    def ordered(self, rows: Sequence[PreferenceRow], *, candidate: Version, reference: Version) -> list[bool]:
-        """For each row that fits the context: is the implicit reward of the chosen reply the higher one?"""
-        _, pairs = encode_pairs(self._tokenizer, rows, context_tokens=self._context)
-        prompts = [pair.prompt for pair in pairs]
-        good = self._ratio(prompts, [pair.chosen for pair in pairs], candidate, reference)
-        bad = self._ratio(prompts, [pair.rejected for pair in pairs], candidate, reference)
-        return [chosen > rejected for chosen, rejected in zip(good, bad, strict=True)]
+    def ordered(self, contrasts: Sequence[Contrast], *, candidate: Version, reference: Version) -> list[bool]:
+        """For each contrast that fits the context: is the implicit reward of the better reply the higher one?"""
+        sides = [(contrast.better, contrast.worse) for contrast in contrasts]
+        encoded = [encode_replies(self._tokenizer, pair, context_tokens=self._context)[1] for pair in sides]
+        replies = [reply for pair in encoded if len(pair) == 2 for reply in pair]
+        ratios = self._ratio(
+            [reply.prompt for reply in replies], [reply.reply for reply in replies], candidate, reference
+        )
+        return [better > worse for better, worse in zip(ratios[::2], ratios[1::2], strict=True)]
 
     def _ratio(
         self,
@@ -237,27 +243,23 @@ class Examiner:
         """log pi(reply) - log pi_ref(reply), in nats, for each reply."""
         self._each_step()
         with speaking_as(self._model, candidate.adapter):
-            policy = token_logprobs(self._model, prompts, replies, pad=self._decoding.pad)
+            policy = self._divided(self._logprobs, prompts, replies)
         with speaking_as(self._model, reference.adapter):
-            anchor = token_logprobs(self._model, prompts, replies, pad=self._decoding.pad)
+            anchor = self._divided(self._logprobs, prompts, replies)
         return [float(ours.sum() - theirs.sum()) for ours, theirs in zip(policy, anchor, strict=True)]
 
+    def _logprobs(self, prompts: Sequence[Ids], replies: Sequence[Ids]) -> list[Tensor]:
+        return token_logprobs(self._model, prompts, replies, pad=self._decoding.pad)
 
-def base_features(base: BaseModel, model: Any, *, each_step: Callable[[], None] = lambda: None) -> Embed:
-    """What the frozen base sees in replies after the end of their prompts, for a judge.
-
-    `model` is the base, or holds adapters over it.
-    """
-    longest = base.context_tokens - _PROMPT_TOKENS
-
-    def embed(replies: Sequence[tuple[Prompt, str]]) -> Tensor:
-        each_step()
-        prompts = [encode_prompt(base.tokenizer, prompt)[-_PROMPT_TOKENS:] for prompt, _ in replies]
-        said = [encode_completion(base.tokenizer, reply)[:longest] for _, reply in replies]
-        with speaking_as(model, None):
-            return reply_states(model, prompts, said, pad=base.tokenizer.pad_token_id)
-
-    return embed
+    def _divided(
+        self,
+        compute: Callable[[Sequence[Ids], Sequence[Ids]], list[T]],
+        prompts: Sequence[Ids],
+        replies: Sequence[Ids],
+    ) -> list[T]:
+        """What `compute` finds for each prompt and its reply, each process computing its share of them."""
+        found = compute(self._processes.mine(prompts), self._processes.mine(replies))
+        return self._processes.gathered(found)
 
 
 def _samples(

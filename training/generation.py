@@ -15,26 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.drawing import Decoding as Decoding
+from training.drawing import draw
+from training.out_of_memory import MicroBatch
+from training.processes import ALONE, Processes
+
 Ids = Sequence[int]
 _OPENING = 8
 """Tokens that make the opening of a reply."""
 _SURE = 0.9
 """Probability from which on a version counts as sure of a token."""
-_LIKELY = 256
 _LOGITS = 1 << 26
 """Most logits held at once while scoring: 256 MB in float32."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How to sample: as the chat does. Temperature 0 is greedy. `ends` are the ids that end a turn."""
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    ends: frozenset[int]
-    pad: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -72,13 +64,17 @@ def sample(
     decoding: Decoding,
     rows: int = 64,
     each_step: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> list[list[int]]:
     """One reply to each prompt, as token ids that end with the end of the turn unless the limit cut them off.
 
-    The same seed, model and prompts give the same replies. `each_step` is called once a token; what it raises
-    ends the sampling.
+    The same seed, model and prompts give the same replies, in whatever batches and on however many `processes`: every
+    token of every reply has a random number of its own. `each_step` is called once a token; what it raises ends the
+    sampling.
     """
-    sampled = sample_with_logprobs(model, prompts, decoding=decoding, rows=rows, each_step=each_step)
+    sampled = sample_with_logprobs(
+        model, prompts, decoding=decoding, rows=rows, each_step=each_step, processes=processes
+    )
     return [reply.ids for reply in sampled]
 
 
@@ -89,17 +85,24 @@ def sample_with_logprobs(
     decoding: Decoding,
     rows: int = 64,
     each_step: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> list[SampledReply]:
     """The replies of `sample`, with the log-probabilities that their tokens had."""
-    generator = torch.Generator(device=model.device).manual_seed(decoding.seed)
+    # On the CPU, whatever the device: the same numbers everywhere.
+    generator = torch.Generator().manual_seed(decoding.seed)
+    chances = torch.rand(len(prompts), decoding.max_new_tokens, generator=generator).to(model.device)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    replies = [SampledReply([], [], []) for _ in prompts]
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
-        batch = _sample_batch(model, [prompts[row] for row in chosen], decoding, generator, each_step)
-        for row, reply in zip(chosen, batch, strict=True):
-            replies[row] = reply
-    return replies
+    mine = processes.mine(order)
+    replies = {row: SampledReply([], [], []) for row in mine}
+
+    def answer(chosen: list[int]) -> None:
+        batch = _sample_batch(model, [prompts[row] for row in chosen], decoding, chances[chosen], each_step)
+        replies.update(zip(chosen, batch, strict=True))
+
+    MicroBatch(rows).over(mine, answer)
+    gathered = processes.gathered([replies[row] for row in mine])
+    whole = dict(zip(order, gathered, strict=True))
+    return [whole[row] for row in range(len(prompts))]
 
 
 def token_logprobs(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int) -> list[Tensor]:
@@ -188,9 +191,10 @@ def _sample_batch(
     model: Any,
     prompts: Sequence[Ids],
     decoding: Decoding,
-    generator: torch.Generator,
+    chances: Tensor,
     each_step: Callable[[], None],
 ) -> list[SampledReply]:
+    """One reply to each prompt; `chances` [rows, max_new_tokens] holds the uniform number of each token."""
     from transformers import DynamicCache
 
     width = max(len(prompt) for prompt in prompts)
@@ -199,7 +203,7 @@ def _sample_batch(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache, running = DynamicCache(), list(range(len(prompts)))
     replies = [SampledReply([], [], []) for _ in prompts]
-    for _ in range(decoding.max_new_tokens):
+    for step in range(decoding.max_new_tokens):
         each_step()
         logits = model(
             input_ids=ids,
@@ -210,7 +214,7 @@ def _sample_batch(
             logits_to_keep=1,
         ).logits[:, -1]
         logits = logits.float()
-        tokens, drawn = _draw(logits, decoding, generator)
+        tokens, drawn = draw(logits, decoding, chances[running, step])
         plain = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
         taken = zip(running, tokens.tolist(), drawn.tolist(), plain.tolist(), strict=True)
         for row, token, drawn_with, plain_with in taken:
@@ -228,29 +232,6 @@ def _sample_batch(
         ids, positions = tokens[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=-1)
     return replies
-
-
-def _draw(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row [rows] from logits [rows, vocabulary], by temperature and nucleus (Holtzman et al.
-    2020), and the log-probability [rows] with which it was drawn.
-    """
-    if decoding.temperature == 0:
-        tokens = logits.argmax(-1)
-        return tokens, torch.zeros_like(tokens, dtype=logits.dtype)
-    tempered = logits / decoding.temperature
-    probabilities = tempered.softmax(-1)
-    if decoding.top_p >= 1:
-        choice = torch.multinomial(probabilities, 1, generator=generator)
-        return choice.squeeze(-1), tempered.log_softmax(-1).gather(-1, choice).squeeze(-1)
-    # The nucleus nearly always lies within the likeliest few hundred tokens; sorting all takes several times longer.
-    likely, ids = probabilities.topk(min(_LIKELY, probabilities.shape[-1]), dim=-1)
-    if bool((likely.sum(-1) < decoding.top_p).any()):
-        likely, ids = probabilities.sort(dim=-1, descending=True)
-    before = likely.cumsum(-1) - likely
-    nucleus = likely.masked_fill(before >= decoding.top_p, 0.0)
-    choice = torch.multinomial(nucleus, 1, generator=generator)
-    drawn = nucleus.gather(-1, choice).squeeze(-1) / nucleus.sum(-1)
-    return ids.gather(-1, choice).squeeze(-1), drawn.log()
 
 
 def _batches(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Iterator[list[int]]:

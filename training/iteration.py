@@ -12,29 +12,28 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from memory.ledger import Ledger
 from memory.runs import Runs
 from memory.schema import BASE_VERSION, Run, RunState
+from training.auto import choose
+from training.candidate import Parent, Task, make_candidate
 from training.gate import Verdict, decide
 from training.journal import Journal
-from training.method import CANDIDATE, REFERENCE, Material, NothingToLearn, Step, method_named
+from training.method import NothingToLearn
+from training.processes import ALONE, Processes
 from training.registry import AdapterRefused, Registry, UnknownAdapter
 from training.report import EvaluationReport
 from training.settings import TrainingSettings
 from training.trigger import explain_dropped, readiness
-from training.views import PreferenceView, preference_view, read_feedback
+from training.views import Feedback, PreferenceView, preference_view
 
 if TYPE_CHECKING:
     from training.base import BaseModel
-    from training.lesson import Lesson
 
 log = logging.getLogger("training")
-_SERVED = "served"
-"""The served adapter's name in the model, where it is not the one that training continued."""
 
 
 @dataclass(frozen=True)
@@ -46,58 +45,54 @@ class Outcome:
     version: str | None = None
 
 
-@dataclass(frozen=True)
-class Parent:
-    """What is served when the iteration begins. `folder` is None for the base."""
-
-    version: str
-    folder: Path | None
-
-
 def iterate(
     run: Run,
     *,
     settings: TrainingSettings,
-    ledger: Ledger,
+    feedback: Callable[[], Feedback],
     runs: Runs,
     registry: Registry,
     journal: Journal,
     clock: Callable[[], float],
+    promote: bool = True,
+    unexamined: bool = False,
+    processes: Processes = ALONE,
 ) -> Outcome:
-    """Do the whole iteration for `run`, reporting to `journal`; leaves ``report.json`` and ``candidate/`` in
-    its folder.
+    """Do the whole iteration for `run` on what `feedback` gives, reporting to `journal`; leaves ``report.json`` and
+    ``candidate/`` in its folder. Without `promote` a version that the gate agrees to is published, but not served. With
+    `unexamined` it trains on demonstrations that nothing can examine, which the gate then says (`readiness`). Of
+    several `processes` this is what the leading one does; the others take part in the task.
 
     Raises `Cancelled` from the journal, and whatever a step raises. The caller writes the outcome to the
     run's row.
     """
     folder = Path(run.folder)
     journal.begin("load", "Reading the feedback")
-    feedback = read_feedback(ledger)
-    view = preference_view(feedback, share=settings.heldout_share, least=settings.min_heldout_pairs)
-    ready = readiness(view, settings)
+    judged = feedback()
+    view = preference_view(
+        judged,
+        share=settings.heldout_share,
+        least=settings.min_heldout_pairs,
+        by=settings.heldout_by,
+    )
+    ready = readiness(view, settings, unexamined=unexamined)
     if not ready.ready:
         return Outcome("refused", ready.sentence)
-    log.info("%d pairs to train on, %d kept aside. %s", len(view.train), len(view.heldout), _left_out(view))
+    log.info("%s. %s", _held(view), _left_out(view))
+    settings = _with_method(view, settings, journal)
 
-    journal.advance(0.1, "Loading the base model")
-    from training.lesson import prepare_lesson
-
-    base = _load(settings)
-    parent = _find_parent(runs, registry, base)
-    continued = parent.folder if settings.start_from == "previous" else None
-    lesson = prepare_lesson(base, view, settings=settings, continued=continued, journal=journal)
-    journal.end()
-
-    material = Material(feedback, view, lesson)
+    task = Task(settings, judged, view, folder)
+    processes.give_order(task.for_others())
     try:
-        model = _train(base, material, settings=settings, folder=folder, continued=continued, journal=journal)
+        found = make_candidate(
+            task,
+            find_parent=lambda base: _find_parent(runs, registry, base),
+            journal=journal,
+            processes=processes,
+        )
     except NothingToLearn as reason:
         return Outcome("refused", str(reason))
-    scale = _restrain(base, model, lesson, settings=settings, continued=continued, journal=journal)
-    report = _evaluate(
-        base, model, view, lesson, parent, settings=settings, continued=continued, journal=journal
-    )
-    report = replace(report, scale=scale)
+    base, model, lesson, report = found.base, found.model, found.lesson, found.report
 
     journal.begin("gate", "Deciding")
     verdict = decide(report, settings)
@@ -111,16 +106,31 @@ def iterate(
 
     journal.begin("publish", "Publishing")
     lineage = Lineage(
-        parent=parent.version if continued else BASE_VERSION,
+        parent=found.parent.version if found.continued else BASE_VERSION,
         feedback_ids=lesson.feedback_ids,
         report=report,
         verdict=verdict,
         created_at=clock(),
     )
     version = publish(registry, base, model, saved, lineage=lineage, settings=settings).version
-    runs.promote(version, actor="gate", reason=verdict.summary)
+    if promote:
+        runs.promote(version, actor="gate", reason=verdict.summary)
     journal.end()
-    return Outcome("published", verdict.summary, version)
+    return Outcome("published", verdict.summary if promote else _unserved(version, verdict), version)
+
+
+def _unserved(version: str, verdict: Verdict) -> str:
+    """What the gate said of a version that it would have promoted."""
+    return f"{version} is published and not served; the gate agrees to it. {verdict.summary.replace('Promoted: ', '')}"
+
+
+def _with_method(view: PreferenceView, settings: TrainingSettings, journal: Journal) -> TrainingSettings:
+    """The settings with the method that is trained with: where that is left to us, what fits the feedback."""
+    if settings.method != "auto":
+        return settings
+    choice = choose(view, settings)
+    journal.begin("load", choice.sentence)
+    return settings.model_copy(update={"method": choice.method})
 
 
 def served_version(runs: Runs) -> str:
@@ -141,113 +151,6 @@ def _find_parent(runs: Runs, registry: Registry, base: BaseModel) -> Parent:
         return Parent(BASE_VERSION, None)
 
 
-def _load(settings: TrainingSettings) -> BaseModel:
-    from transformers.utils import logging as transformers_logging
-
-    from training.base import load_base
-
-    transformers_logging.disable_progress_bar()
-    return load_base(settings)
-
-
-def _train(
-    base: BaseModel,
-    material: Material,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    continued: Path | None,
-    journal: Journal,
-) -> Any:
-    pairs = len(material.lesson.pairs)
-    journal.begin("train", f"Training on {pairs} pairs with {settings.method.upper()}")
-
-    def on_step(step: Step) -> None:
-        values = {key: value for key, value in step.values.items() if key != "step"}
-        message = f"{step.doing}: step {step.step} of {step.total_steps}"
-        share = step.step / step.total_steps
-        journal.advance(share, message, step=step.step, total_steps=step.total_steps, **values)
-        journal.check()
-
-    learn = method_named(settings.method)
-    model = learn(
-        base,
-        material,
-        settings=settings,
-        folder=folder,
-        previous=continued,
-        on_step=on_step,
-        check=journal.check,
-    )
-    journal.end()
-    return model
-
-
-def _restrain(
-    base: BaseModel,
-    model: Any,
-    lesson: Lesson,
-    *,
-    settings: TrainingSettings,
-    continued: Path | None,
-    journal: Journal,
-) -> float:
-    """The scale that was left to the adapter; one that continues another is not measured from the base, and stays."""
-    if not settings.restrain or continued is not None:
-        return 1.0
-    from training.restraint import restrain
-
-    journal.begin("restrain", "Scaling the adapter down as far as its gain allows")
-    found = restrain(
-        base,
-        model,
-        lesson.pools,
-        lesson.judge,
-        adapter=CANDIDATE,
-        settings=settings,
-        check=journal.check,
-    )
-    journal.end()
-    return found.scale
-
-
-def _evaluate(
-    base: BaseModel,
-    model: Any,
-    view: PreferenceView,
-    lesson: Lesson,
-    parent: Parent,
-    *,
-    settings: TrainingSettings,
-    continued: Path | None,
-    journal: Journal,
-) -> EvaluationReport:
-    journal.begin("evaluate", "Examining the candidate")
-    from training.evaluation import Version, evaluate
-
-    ground = Version(BASE_VERSION, None)
-    served, reference = ground, ground
-    if continued is not None:
-        served = reference = Version(parent.version, REFERENCE)
-    elif parent.folder is not None:
-        model.load_adapter(str(parent.folder), adapter_name=_SERVED, is_trainable=False)
-        served = Version(parent.version, _SERVED)
-    report = evaluate(
-        base,
-        model,
-        view,
-        candidate=Version("candidate", CANDIDATE),
-        served=served,
-        reference=reference,
-        judge=lesson.judge,
-        settings=settings,
-        each_step=journal.check,
-        on_progress=journal.advance,
-    )
-    journal.end()
-    return replace(report, training_pairs=lesson.people, judged_pairs=len(lesson.pairs) - lesson.people)
-
-
 def _write_report(
     folder: Path, report: EvaluationReport, verdict: Verdict, view: PreferenceView, journal: Journal
 ) -> None:
@@ -261,6 +164,11 @@ def _write_report(
     unfinished = folder / "report.json.part"
     unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / "report.json")
+
+
+def _held(view: PreferenceView) -> str:
+    train = f"{len(view.train)} pairs and {len(view.rated)} thumbs to train on"
+    return f"{train}, {len(view.heldout)} pairs and {len(view.rated_heldout)} thumbs kept aside"
 
 
 def _left_out(view: PreferenceView) -> str:

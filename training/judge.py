@@ -15,7 +15,6 @@ from typing import Protocol
 
 from memory.schema import Message
 from training.split import prompt_key
-from training.views import PreferenceRow
 
 Prompt = tuple[Message, ...]
 
@@ -46,11 +45,6 @@ class Estimate:
     mean: float
     error: float
     clusters: int
-
-
-def agreement(judge: Judge, rows: Sequence[PreferenceRow]) -> list[bool]:
-    """For each row, whether the judge too prefers the chosen reply. A judge without an opinion does not agree."""
-    return [judge(row.prompt, row.chosen, row.rejected) > 0.5 for row in rows]
 
 
 def win_rate(judge: Judge, contests: Sequence[Contest]) -> Estimate:

@@ -51,25 +51,42 @@ def sample_pools(
     settings: TrainingSettings,
     each_step: Callable[[], None] = lambda: None,
 ) -> list[Pool]:
-    """Answer the prompts with `model` under `adapter` as often as ``settings.judged_pairs`` asks for.
-
-    Replies that the length limit cut off are left out.
-    """
+    """Answer the prompts with `model` under `adapter` as often as ``settings.judged_pairs`` asks for."""
     if not prompts or not settings.judged_pairs:
         return []
     asked = _choose(prompts, settings)
     times = min(_MOST_REPLIES, math.ceil(_SPARE * settings.judged_pairs / len(asked)))
+    return pools_of(
+        base, model, asked, times=times, adapter=adapter, seed=1, settings=settings, each_step=each_step
+    )
+
+
+def pools_of(
+    base: BaseModel,
+    model: Any,
+    asked: Sequence[Prompt],
+    *,
+    times: int,
+    adapter: str | None,
+    seed: int,
+    settings: TrainingSettings,
+    each_step: Callable[[], None] = lambda: None,
+) -> list[Pool]:
+    """Answer each prompt `times` times with `model` under `adapter`; `seed` is added to the settings' own.
+
+    Replies that the length limit cut off are left out, and of equal ones all but one.
+    """
     decoding = Decoding(
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         ends=base.ends,
         pad=base.tokenizer.pad_token_id,
-        seed=settings.seed + 1,
+        seed=settings.seed + seed,
     )
     ids = [encode_prompt(base.tokenizer, prompt) for prompt in asked for _ in range(times)]
     with speaking_as(model, adapter):
-        replies = sample(model, ids, decoding=decoding, each_step=each_step)
+        replies = sample(model, ids, decoding=decoding, each_step=each_step, processes=base.processes)
     texts = [
         base.tokenizer.decode(reply[:-1], skip_special_tokens=True) if reply[-1] in decoding.ends else ""
         for reply in replies
@@ -84,11 +101,12 @@ def sample_pools(
 
 
 def judged_rows(
-    judge: PreferenceJudge, pools: Sequence[Pool], *, settings: TrainingSettings
+    judge: PreferenceJudge, pools: Sequence[Pool], *, settings: TrainingSettings, part: int = 2
 ) -> list[PreferenceRow]:
     """Pairs of which the judge is sure: the best reply of a pool with the worst, the second with the second worst, ...
 
-    At most ``settings.judged_pairs``, the surest first. None from a judge without an opinion.
+    Only the best 1/`part` of a pool are preferred to others. At most ``settings.judged_pairs``, the surest first. None
+    from a judge without an opinion.
     """
     if not judge.has_opinion:
         return []
@@ -97,7 +115,7 @@ def judged_rows(
     for pool in pools:
         scores = judge.scores([(pool.prompt, reply) for reply in pool.replies])
         ranked = sorted(zip(scores, pool.replies, strict=True), reverse=True)
-        for better, worse in zip(ranked[: len(ranked) // 2], ranked[::-1], strict=False):
+        for better, worse in zip(ranked[: len(ranked) // part], ranked[::-1], strict=False):
             odds = better[0] - worse[0]
             if odds >= least:
                 found.append((odds, PreferenceRow(pool.prompt, better[1], worse[1], "", "")))

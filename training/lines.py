@@ -1,8 +1,9 @@
 """Prompts and their replies as one batch of lines, and what a model makes of every reply token, gradients included.
 
-Rows are padded on the right. What comes back begins with each reply's first token: [rows, longest reply], with a mask.
-`training.generation` scores replies for an examination, without gradients; this is for training on them. It knows no
-adapters: the caller says which one speaks.
+Rows are padded on the right, so that causal attention alone keeps every token from seeing the padding, and no mask is
+needed, which would rule out the quickest kernels. What comes back begins with each reply's first token: [rows, longest
+reply], with a mask. `training.generation` scores replies for an examination, without gradients; this is for training on
+them. It knows no adapters: the caller says which one speaks.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True)
 class Lines:
-    """`ids` and `attention` [rows, longest line]; `actions` (the reply's tokens) and `mask` [rows, longest reply].
+    """`ids` [rows, longest line]; `actions` (the reply's tokens) and `mask` [rows, longest reply].
 
     `before` [rows, longest reply] is the place in the line before each action, where the model decides on it; `last`
     [rows] the place of a line's last token.
     """
 
     ids: Tensor
-    attention: Tensor
     actions: Tensor
     mask: Tensor
     before: Tensor
@@ -42,7 +42,6 @@ def lines_of(prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int, device
     mask = steps < lengths[:, None]
     return Lines(
         ids=_padded(lines, pad=pad, device=device),
-        attention=_padded([[1] * len(line) for line in lines], pad=0, device=device),
         actions=_padded([list(reply) for reply in replies], pad=pad, device=device),
         mask=mask,
         before=torch.where(mask, starts[:, None] - 1 + steps, 0),
@@ -51,17 +50,29 @@ def lines_of(prompts: Sequence[Ids], replies: Sequence[Ids], *, pad: int, device
 
 
 def action_logits(model: Any, lines: Lines, *, temperature: float = 1.0) -> Tensor:
-    """float32 logits [rows, longest reply, vocabulary] of the distribution from which each action was drawn."""
-    logits = model(input_ids=lines.ids, attention_mask=lines.attention, use_cache=False).logits
-    rows = torch.arange(len(logits), device=logits.device)[:, None]
-    found: Tensor = logits[rows, lines.before].float() / temperature
-    return found
+    """float32 logits [rows, longest reply, vocabulary] of the distribution from which each action was drawn.
+
+    `model` is a `peft.PeftModel`. Its output layer, which is much of a small model's work, sees the states that decide
+    on an action and no others.
+    """
+    output_layer = model.get_base_model().get_output_embeddings()
+
+    def only_actions(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (at_places(given[0], lines.before), *given[1:])
+
+    with output_layer.register_forward_pre_hook(only_actions):
+        found: Tensor = model(input_ids=lines.ids, use_cache=False).logits.float()
+    return found if temperature == 1 else found / temperature
 
 
 def action_logprobs(logits: Tensor, lines: Lines) -> Tensor:
     """Log-probability [rows, longest reply] of every action; 0 where there is none."""
-    taken = logits.log_softmax(-1).gather(-1, lines.actions[..., None]).squeeze(-1)
-    return torch.where(lines.mask, taken, 0.0)
+    return of_actions(logits.log_softmax(-1), lines)
+
+
+def of_actions(logprobs: Tensor, lines: Lines) -> Tensor:
+    """The same from the log-probabilities [rows, longest reply, vocabulary] of the whole vocabulary."""
+    return torch.where(lines.mask, logprobs.gather(-1, lines.actions[..., None]).squeeze(-1), 0.0)
 
 
 def hidden_states(model: Any, lines: Lines) -> Tensor:
@@ -70,7 +81,7 @@ def hidden_states(model: Any, lines: Lines) -> Tensor:
     `model` is a `peft.PeftModel`; the output layer, which is most of a small model's work, is not run.
     """
     backbone = model.get_base_model().base_model
-    states = backbone(input_ids=lines.ids, attention_mask=lines.attention, use_cache=False).last_hidden_state
+    states = backbone(input_ids=lines.ids, use_cache=False).last_hidden_state
     found: Tensor = states.float()
     return found
 

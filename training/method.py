@@ -40,7 +40,12 @@ class Step:
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is not a number any more; nothing of the training is worth keeping."""
+    """The loss is not a number any more. `last_good` is the `PeftModel` with the candidate as it was before that, where
+    there is one."""
+
+    def __init__(self, message: str, last_good: Any = None) -> None:
+        super().__init__(message)
+        self.last_good = last_good
 
 
 class NothingToLearn(ValueError):
@@ -77,12 +82,15 @@ class Method(Protocol):
     ) -> Any: ...
 
 
-_MODULES = {"dpo": "training.dpo", "ppo": "training.ppo"}
+_METHODS = ("dpo", "kto", "sft", "rloo", "grpo", "ppo")
 
 
 def method_named(name: str) -> Method:
-    """The `learn` of the method that the setting `method` names; its module is loaded only now."""
-    method: Method = import_module(_MODULES[name]).learn
+    """The `learn` of the method that the setting `method` names; its module is loaded only now. Raises `KeyError` for
+    ``auto``, which is for `training.auto` to turn into one of them."""
+    if name not in _METHODS:
+        raise KeyError(f"The method is {name!r}; expected one of {', '.join(_METHODS)}.")
+    method: Method = import_module(f"training.{name}").learn
     return method
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -28,12 +28,18 @@ Phase = Literal["load", "train", "restrain", "evaluate", "gate", "publish"]
 
 
 class MetricsWriter:
-    """Appends lines to `path`. Line-buffered: a line is whole on disk, or (after a crash) the last one is
-    cut.
+    """Appends lines to `path`, and gives each to `listen`. Line-buffered: a line is whole on disk, or (after a crash)
+    the last one is cut.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        listen: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    ) -> None:
+        self._clock, self._listen = clock, listen
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._last: dict[str, Any] = {"step": 0, "total_steps": 0, "progress": 0.0, "seconds_left": None}
 
@@ -43,7 +49,9 @@ class MetricsWriter:
         """
         self._last |= {key: values[key] for key in self._last if key in values}
         line = {"time": self._clock(), "phase": phase} | self._last | values
-        self._file.write(json.dumps({key: _finite(value) for key, value in line.items()}) + "\n")
+        finite = {key: _finite(value) for key, value in line.items()}
+        self._file.write(json.dumps(finite) + "\n")
+        self._listen(finite)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,8 +1,8 @@
-"""What people said of replies to one prompt, as orderings: comparisons, ties, rankings and corrections alike.
+"""What people said of replies to one prompt, as orderings: comparisons, ties, rankings, corrections and thumbs alike.
 
 `training.views` makes pairs of the same judgements for methods that know nothing else. Here a tie stays a tie, a
-ranking stays in one piece, and it is remembered who judged, for a reward model that has a use for all three. Pure; it
-knows no tokenizer and no model.
+ranking stays in one piece, a thumb stays with its one reply, and it is remembered who judged, for a reward model that
+has a use for all of these. Pure; it knows no tokenizer and no model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from memory.schema import Correction, LabeledComparison, Message, Ranking, Turn
+from memory.schema import Correction, LabeledComparison, Message, Ranking, Rating, Turn
 from training.split import prompt_key
 from training.views import Feedback
 
@@ -23,7 +23,8 @@ _UNUSABLE = ("cancelled", "error")
 
 @dataclass(frozen=True)
 class Ordering:
-    """Two or more replies to `prompt`, best first; or two between which the rater saw no difference (`tied`).
+    """Two or more replies to `prompt`, best first; or two between which the rater saw no difference (`tied`); or a
+    single one with a thumb, up if `liked`.
 
     A reply that was cut off by the length limit is not `finished`. `feedback_id` is that of `training.views`.
     """
@@ -35,10 +36,11 @@ class Ordering:
     conversation_id: str
     feedback_id: str
     tied: bool = False
+    liked: bool | None = None
 
     @property
     def pairs(self) -> int:
-        """How many comparisons the ordering amounts to; none for a tie."""
+        """How many comparisons the ordering amounts to; none for a tie or a thumb."""
         return 0 if self.tied else len(self.replies) * (len(self.replies) - 1) // 2
 
 
@@ -52,6 +54,7 @@ def orderings_of(feedback: Feedback) -> tuple[Ordering, ...]:
         *(_of_comparison(labeled, feedback.turns) for labeled in feedback.comparisons),
         *(_of_ranking(ranking, feedback.turns) for ranking in feedback.rankings),
         *(_of_correction(correction, feedback.turns) for correction in feedback.corrections),
+        *(_of_rating(rating, feedback.turns) for rating in feedback.ratings),
     ]
     return tuple(ordering for ordering in found if ordering is not None and _is_usable(ordering))
 
@@ -127,6 +130,21 @@ def _of_correction(correction: Correction, turns: Mapping[str, Turn]) -> Orderin
         rater=correction.rater,
         conversation_id=turn.conversation_id,
         feedback_id=f"correction:{correction.turn_id}",
+    )
+
+
+def _of_rating(rating: Rating, turns: Mapping[str, Turn]) -> Ordering | None:
+    turn = turns.get(rating.turn_id)
+    if turn is None or turn.finish in _UNUSABLE:
+        return None
+    return Ordering(
+        prompt=turn.prompt,
+        replies=(turn.completion,),
+        finished=(turn.finish != "length",),
+        rater=rating.rater,
+        conversation_id=turn.conversation_id,
+        feedback_id=f"rating:{rating.turn_id}",
+        liked=rating.value > 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Preference rows as token ids: the one way in which pairs enter training, evaluation and the judge.
+"""Rows as token ids: the one way in which pairs and rated replies enter training, evaluation and the judge.
 
 What people wrote is text and never becomes a control token here either: the chat template is laid around it
 by `training.prompt`, exactly as when the reply was sampled. This module knows no ledger, no trainer and no
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.prompt import encode_prompt, encode_reply, end_of_turn_ids
-from training.views import PreferenceRow
+from training.views import PreferenceRow, RatedRow
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class EncodedPair:
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
 
+@dataclass(frozen=True)
+class EncodedReply:
+    """One reply as token ids, and whether it was `liked`; `reply` ends with the end of the turn if it ended."""
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+    liked: bool
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its reply."""
+        return len(self.prompt) + len(self.reply)
+
+
 def encode_pairs(
     tokenizer: Any, rows: Sequence[PreferenceRow], *, context_tokens: int
 ) -> tuple[list[PreferenceRow], list[EncodedPair]]:
@@ -38,6 +52,25 @@ def encode_pairs(
     encoded = [(row, _encode(tokenizer, row)) for row in rows]
     fitting = [(row, pair) for row, pair in encoded if pair.longest <= context_tokens]
     return [row for row, _ in fitting], [pair for _, pair in fitting]
+
+
+def encode_replies(
+    tokenizer: Any, rows: Sequence[RatedRow], *, context_tokens: int
+) -> tuple[list[RatedRow], list[EncodedReply]]:
+    """The rated replies that fit into `context_tokens`, and their ids, like `encode_pairs`."""
+    encoded = [
+        (
+            row,
+            EncodedReply(
+                tuple(encode_prompt(tokenizer, row.prompt)),
+                encode_completion(tokenizer, row.completion, finished=row.finished),
+                row.liked,
+            ),
+        )
+        for row in rows
+    ]
+    fitting = [(row, reply) for row, reply in encoded if reply.longest <= context_tokens]
+    return [row for row, _ in fitting], [reply for _, reply in fitting]
 
 
 def encode_completion(tokenizer: Any, text: str, *, finished: bool = True) -> tuple[int, ...]:

@@ -91,9 +91,8 @@ def kl_terms(logprobs: Tensor, reference_logprobs: Tensor, *, estimator: KlEstim
     return log_ratio if estimator == "k1" else torch.expm1(-log_ratio) + log_ratio
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax(logits) over the last dimension."""
-    logprobs = logits.log_softmax(-1)
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy in nats of the distributions whose log-probabilities lie along the last dimension."""
     return -(logprobs.exp() * logprobs).sum(-1)
 
 

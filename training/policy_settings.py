@@ -12,6 +12,8 @@ from pydantic import Field
 
 from memory.settings import StorageSettings
 
+RewardPooling = Literal["last", "mean"]
+
 
 class PolicySettings(StorageSettings):
     """What `training.reward_model` and `training.ppo` need beyond what every method needs."""
@@ -25,6 +27,13 @@ class PolicySettings(StorageSettings):
     reward_epochs: float = Field(4.0, gt=0.0)
     """Reward model: passes over people's judgements."""
 
+    reward_pooling: RewardPooling = "last"
+    """Reward model: what its head reads, the last token of a reply (last) or the mean of all (mean)."""
+
+    reward_phrases: int = Field(0, ge=0, le=8)
+    """Reward model: longest run of tokens that may be worth something by itself, beside what the base sees; 0 for none.
+    For thousands of judgements on a small base."""
+
     reward_margin: float = Field(0.5, gt=0.0)
     """Reward model: the lead in log-odds that a preferred reply should have, and the band within which a rater calls
     two replies equal (Rao and Kupper 1967)."""
@@ -33,8 +42,17 @@ class PolicySettings(StorageSettings):
     """Reward model: whether every judgement weighs the same, or every rater."""
 
     min_reward_accuracy: float = Field(0.6, ge=0.0, le=1.0)
-    """PPO begins only with a reward model that orders this share of held-out comparisons as people did, and surely
-    (95 %) more than half."""
+    """PPO, RLOO and GRPO begin only with a reward model that orders this share of held-out comparisons as people did,
+    and surely (95 %) more than half."""
+
+    group_size: int = Field(8, ge=2)
+    """RLOO and GRPO: replies sampled to each prompt, which are compared with each other; divides rollout_size."""
+
+    group_iterations: int = Field(24, ge=1)
+    """RLOO and GRPO: how often replies are sampled and learned from."""
+
+    group_learning_rate: float = Field(1e-3, gt=0.0)
+    """RLOO and GRPO: peak learning rate of AdamW."""
 
     policy_update: Literal["ppo", "reinforce", "trpo"] = "ppo"
     """How the policy moves: ppo (clipped surrogate), reinforce (with the critic as baseline) or trpo (one step within a

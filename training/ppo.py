@@ -1,7 +1,7 @@
 """Proximal policy optimization from people's judgements, on one frozen base (Ouyang et al. 2022; Schulman et al. 2017).
 
-``python -m training.ppo [SETTINGS]`` is ``python -m training.run --method ppo``. In order: a reward model is fitted
-and examined, and below the bar there is no PPO; then, `ppo_iterations` times, the policy answers training prompts
+``python -m training.ppo`` retrains by it (`training.command`). In order: a reward model is fitted and examined, and
+below the bar there is no PPO (`training.groundwork`); then, `ppo_iterations` times, the policy answers training prompts
 (`training.rollout`), moves, and the critic is fitted to the returns (`training.policy_updates`). Policy, critic and
 reward model are LoRA adapters of the same base (`training.actor_critic`).
 
@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,17 @@ import torch
 
 from training.actor_critic import ActorCritic, beside
 from training.base import BaseModel
-from training.method import Material, NothingToLearn, Step, TrainingDiverged
-from training.orderings import orderings_of, split_orderings
+from training.checkpoints import NO_CHECKPOINT, Checkpoint, checkpoint_in
+from training.divergence import LastGood, broken_figure
+from training.groundwork import encode_prompts, examined_reward_model, later
+from training.method import Material, Step, TrainingDiverged
 from training.pairs import EncodedPair
 from training.policy_losses import next_coefficient
 from training.policy_updates import Learner
-from training.prompt import encode_prompt
-from training.reward_fitting import encode_orderings, examine, fit, reward_steps
 from training.reward_model import RewardModel
-from training.reward_validation import problem_with
 from training.rollout import TOLERANCE, collect
 from training.settings import TrainingSettings
-from training.views import Prompt
+from training.sharding import sharded
 
 log = logging.getLogger("training")
 
@@ -54,73 +53,27 @@ def learn(
     where no prompt leaves room for a reply.
     """
     prompts = encode_prompts(base, material.view.train_prompts, settings=settings)
-    steps = settings.ppo_iterations
-    reward_model, done = _reward_model(
-        base, material, settings=settings, folder=folder, on_step=on_step, check=check
+    reward_model, done = examined_reward_model(
+        base,
+        material,
+        settings=settings,
+        folder=folder,
+        on_step=on_step,
+        check=check,
+        later_steps=settings.ppo_iterations,
     )
     actors = beside(reward_model, settings=settings, previous=previous)
-
-    def on_iteration(step: Step) -> None:
-        on_step(replace(step, step=done + step.step, total_steps=done + steps))
-
     optimize(
         actors,
         reward_model,
         prompts,
         ptx=material.lesson.pairs,
         settings=settings,
-        on_step=on_iteration,
+        on_step=later(on_step, done),
         check=check,
+        checkpoint=checkpoint_in(folder, "ppo", every=settings.save_steps),
     )
     return actors.policy_alone()
-
-
-def encode_prompts(
-    base: BaseModel, prompts: Sequence[Prompt], *, settings: TrainingSettings
-) -> list[list[int]]:
-    """The prompts that leave room for a reply, as ids. Raises `NothingToLearn` when none does."""
-    room = min(base.context_tokens, settings.context_tokens) - settings.max_new_tokens
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
-    fitting = [ids for ids in encoded if len(ids) <= room]
-    if not fitting:
-        raise NothingToLearn(
-            f"None of {len(encoded)} training prompts leaves room for a reply of {settings.max_new_tokens} tokens. "
-            "Raise context_tokens or lower max_new_tokens."
-        )
-    return fitting
-
-
-def _reward_model(
-    base: BaseModel,
-    material: Material,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    on_step: Callable[[Step], None],
-    check: Callable[[], None],
-) -> tuple[RewardModel, int]:
-    """A reward model that has passed the bar, and the steps that fitting it took."""
-    if settings.reward_model:
-        reward_model, report = RewardModel.load(base, Path(settings.reward_model))
-        steps = 0
-    else:
-        train, heldout = split_orderings(orderings_of(material.feedback), material.view.train_prompts)
-        lessons = encode_orderings(base, train, settings=settings)
-        steps = reward_steps(len(lessons), settings)
-        total = steps + settings.ppo_iterations
-
-        def on_fitting(step: Step) -> None:
-            check()
-            on_step(replace(step, total_steps=total))
-
-        reward_model = fit(base, lessons, settings=settings, on_step=on_fitting)
-        report = examine(reward_model, encode_orderings(base, heldout, settings=settings), check=check)
-        ids = [ordering.feedback_id for ordering in train]
-        reward_model.save(folder / "reward_model", report=report, feedback_ids=ids)
-    log.info("The reward model on held-out orderings: %s", report)
-    if problem := problem_with(report, settings):
-        raise NothingToLearn(problem)
-    return reward_model, steps
 
 
 def optimize(
@@ -132,16 +85,25 @@ def optimize(
     settings: TrainingSettings,
     on_step: Callable[[Step], None] = lambda step: None,
     check: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> None:
     """Move the policy towards the reward on `prompts`, and the critic with it, in place.
 
     `ptx` are replies whose likelihood is kept up (their chosen sides). Each iteration is a `Step` with TRL's metrics.
-    The same input and threads give the same policy. Raises `TrainingDiverged`, and what the callbacks raise.
+    The same input and threads give the same policy, also from a `checkpoint` on. Raises `TrainingDiverged` with the
+    policy that last gave finite numbers, and what the callbacks raise.
     """
     learner = Learner(actors, ptx, settings=settings, check=check)
+    good = LastGood(actors.policy_parameters())
     draw = _prompts_drawn(prompts, settings=settings)
     coefficient, recompute = settings.kl_coefficient, None
-    for iteration in range(1, settings.ppo_iterations + 1):
+    reached = checkpoint.resume(learner.parameters, learner.optimizers)
+    begun: int = reached.get("iteration", 0)
+    if reached:
+        coefficient, recompute = reached["coefficient"], reached["recompute"]
+        learner.generator.set_state(reached["generator"])
+        draw = islice(draw, begun * settings.rollout_size, None)
+    for iteration in range(begun + 1, settings.ppo_iterations + 1):
         rollout = collect(
             actors,
             reward_model,
@@ -153,6 +115,8 @@ def optimize(
             check=check,
         )
         figures = dict(rollout.figures)
+        _check_finite(figures, actors, good, iteration=iteration, settings=settings)
+        good.keep()
         if recompute is None and rollout.difference is not None:
             recompute = rollout.difference > TOLERANCE
             figures["rollout/logprob_difference"] = rollout.difference
@@ -162,9 +126,11 @@ def optimize(
                 "recomputed" if recompute else "kept",
             )
         share = 1 - (iteration - 1) / settings.ppo_iterations
-        figures |= learner.learn_from(rollout, learning_rate=settings.ppo_learning_rate * share)
+        # A trust region step differentiates twice, which layers that come apart behind a pass do not allow.
+        with sharded(actors.base, apart=settings.policy_update != "trpo"):
+            figures |= learner.learn_from(rollout, learning_rate=settings.ppo_learning_rate * share)
         figures["episode"] = float(iteration * settings.rollout_size)
-        _check_finite(figures, iteration, settings)
+        _check_finite(figures, actors, good, iteration=iteration, settings=settings)
         if settings.kl_target:
             coefficient = next_coefficient(
                 coefficient,
@@ -173,7 +139,23 @@ def optimize(
                 replies=settings.rollout_size,
                 horizon=settings.kl_horizon,
             )
+        if _is_due(checkpoint, iteration, settings) and actors.base.processes.leads:
+            checkpoint.keep(
+                learner.parameters,
+                learner.optimizers,
+                generator=learner.generator.get_state(),
+                iteration=iteration,
+                coefficient=coefficient,
+                recompute=recompute,
+            )
         on_step(Step(iteration, settings.ppo_iterations, figures, doing="Optimizing the policy"))
+
+
+def _is_due(checkpoint: Checkpoint, iteration: int, settings: TrainingSettings) -> bool:
+    """Whether this iteration's optimizer steps have reached a step at which a checkpoint is due."""
+    a_step = settings.batch_size * settings.gradient_accumulation
+    steps = settings.ppo_epochs * math.ceil(settings.rollout_size / a_step)
+    return any(checkpoint.is_due(step) for step in range((iteration - 1) * steps + 1, iteration * steps + 1))
 
 
 def _prompts_drawn(
@@ -186,17 +168,24 @@ def _prompts_drawn(
             yield prompts[row]
 
 
-def _check_finite(figures: dict[str, float], iteration: int, settings: TrainingSettings) -> None:
-    broken = [name for name, value in figures.items() if not math.isfinite(value)]
-    if broken:
+def _check_finite(
+    figures: dict[str, float],
+    actors: ActorCritic,
+    good: LastGood,
+    *,
+    iteration: int,
+    settings: TrainingSettings,
+) -> None:
+    if broken := broken_figure(figures):
+        good.restore()
         raise TrainingDiverged(
-            f"{broken[0]} became {figures[broken[0]]} in iteration {iteration}/{settings.ppo_iterations}. The "
-            f"candidate was thrown away; what is served has not changed. Lower ppo_learning_rate "
-            f"({settings.ppo_learning_rate:g}) and retrain."
+            f"{broken} in iteration {iteration}/{settings.ppo_iterations}. What is served has not changed. Lower "
+            f"ppo_learning_rate ({settings.ppo_learning_rate:g}) and retrain.",
+            actors.policy_alone(),
         )
 
 
 if __name__ == "__main__":
-    from training.run import main
+    from training.command import main
 
-    sys.exit(main(["--method", "ppo", *sys.argv[1:]]))
+    sys.exit(main("ppo"))

@@ -12,6 +12,7 @@ Rewards are in nats of log-odds. It knows no model, no text and no rater.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
@@ -50,6 +51,14 @@ def listwise_loss(rewards: Tensor) -> Tensor:
     return -logsigmoid(rewards[:-1] - rewards[1:]).sum()
 
 
+def thumb_losses(rewards: Tensor, liked: Tensor) -> Tensor:
+    """The negative log-likelihood [replies] of thumbs (bool `liked`): up with probability sigmoid(reward).
+
+    It is Bradley-Terry's for a reply against one of reward 0, which a rater has in mind.
+    """
+    return -logsigmoid(torch.where(liked, rewards, -rewards))
+
+
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """The mean of `losses` by `weights` (both [n], weights at least 0 and not all 0)."""
     total = weights.sum()
@@ -60,7 +69,7 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Rank correlation in -1..1 (Spearman 1904), ties at their mean rank; 0 where one side never varies."""
-    return pearson(_ranks(first), _ranks(second))
+    return pearson(ranks(first), ranks(second))
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
@@ -82,21 +91,37 @@ def pearson(first: Sequence[float], second: Sequence[float]) -> float:
     return float((x * y).sum()) / scale if scale > 1e-12 else 0.0
 
 
-def calibration_error(confidences: Sequence[float], outcomes: Sequence[bool], *, bins: int = _BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): the mean gap, over equal bins of `confidences` in 0..1
-    and weighted by their size, between how sure it was and how often it was right. 0 for nothing.
-    """
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Predictions of like confidence: how sure they were on average, the share that came true, and how many."""
+
+    confidence: float
+    correct: float
+    count: int
+
+
+def reliability(
+    confidences: Sequence[float], outcomes: Sequence[bool], *, bins: int = _BINS
+) -> tuple[CalibrationBin, ...]:
+    """The reliability diagram: equal bins of `confidences` in 0..1, in order, without the empty ones."""
     inside: dict[int, list[tuple[float, bool]]] = {}
     for confidence, outcome in zip(confidences, outcomes, strict=True):
         inside.setdefault(min(int(confidence * bins), bins - 1), []).append((confidence, outcome))
-    gaps = (
-        len(pairs) * abs(fmean(sure for sure, _ in pairs) - fmean(right for _, right in pairs))
-        for pairs in inside.values()
+    return tuple(
+        CalibrationBin(fmean(sure for sure, _ in pairs), fmean(right for _, right in pairs), len(pairs))
+        for _, pairs in sorted(inside.items())
     )
-    return sum(gaps) / len(confidences) if confidences else 0.0
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3): the mean gap, over bins weighted by their size, between
+    how sure it was and how often it was right. 0 for nothing.
+    """
+    total = sum(found.count for found in bins)
+    return sum(found.count * abs(found.correct - found.confidence) for found in bins) / max(total, 1)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
     """Ranks from 1, equal values sharing the mean of theirs."""
     order = sorted(values)
     places: dict[float, list[int]] = {}

@@ -22,10 +22,12 @@ from training.registry import AdapterVersion, Manifest, Registry
 from training.report import EvaluationReport
 from training.settings import REPOSITORY, TrainingSettings
 
-_PRIVATE = {"data_dir", "database_url", "reward_model", "run_id", "requested_by"}
+_PRIVATE = {"data_dir", "database_url", "dataset", "reward_model", "run_id", "requested_by"}
 """Settings that say where this machine keeps things, or hold a password: no business of whoever gets the
 adapter.
 """
+_PASSING = {"project", "promote", "report_to", "resume", "save_steps"}
+"""Settings of the script that ran, which have no part in what came of it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def publish(
         base_identity=base.identity,
         quantization=base.quantization,
         method=settings.method,
-        settings=settings.model_dump(mode="json", exclude=_PRIVATE),
+        settings=settings.model_dump(mode="json", exclude=_PRIVATE | _PASSING),
         feedback_ids=sorted(set(lineage.feedback_ids)),
         report={
             "evaluation": replace(lineage.report, samples=()).to_dict(),

@@ -13,11 +13,12 @@ from torch import nn
 from training.settings import Quantization
 
 
-def quantization_config(quantization: Quantization, *, dtype: torch.dtype) -> Any:
+def quantization_config(quantization: Quantization, *, dtype: torch.dtype, sharded: bool = False) -> Any:
     """What transformers is told so that it quantizes while it loads; None for ``none``.
 
     ``nf4``: NormalFloat 4 with double quantization (Dettmers et al. 2023, section 3). ``int8``: LLM.int8() (Dettmers et
-    al. 2022), one scale for each row of a weight.
+    al. 2022), one scale for each row of a weight. What is to be `sharded` lies in memory as `dtype`, the only way in
+    which FSDP can divide it.
     """
     from transformers import BitsAndBytesConfig
 
@@ -27,6 +28,7 @@ def quantization_config(quantization: Quantization, *, dtype: torch.dtype) -> An
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
         )
     return BitsAndBytesConfig(load_in_8bit=True) if quantization == "int8" else None
 

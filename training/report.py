@@ -72,8 +72,14 @@ class EvaluationReport:
     """The candidate against what is served and against the base, on conversations kept aside."""
 
     served_version: str = field(metadata=_means("The version that the candidate would replace."))
-    training_pairs: int = field(metadata=_means("Pairs that the candidate was trained on."))
-    heldout_pairs: int = field(metadata=_means("Pairs kept aside, which the candidate never saw."))
+    training_pairs: int = field(
+        metadata=_means("Judgements by people that the candidate was trained on: pairs and thumbs.")
+    )
+    heldout_pairs: int = field(
+        metadata=_means(
+            "Pairs kept aside, which the candidate never saw; of thumbs, a liked reply beside a disliked one."
+        )
+    )
     heldout_prompts: int = field(
         metadata=_means("Different prompts kept aside, which every version answered.")
     )

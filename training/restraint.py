@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from training.base import BaseModel
+from training.base_features import base_features
 from training.bradley_terry import PreferenceJudge
-from training.evaluation import base_features
 from training.generation import Decoding, forgotten_share, sample, speaking_as
 from training.labelling import Pool
 from training.pairs import encode_completion
@@ -30,8 +30,6 @@ log = logging.getLogger("training")
 SCALES = (1.0, 0.8, 0.6, 0.45)
 _TOLERANCE = 0.02
 """Of the judged win rate: so much less than at full scale is as good, and about what chance makes of it."""
-_FORGOTTEN = 0.015
-"""While more than this is forgotten, the scale goes down whatever the gain."""
 _PROMPTS = 48
 
 
@@ -66,7 +64,7 @@ def restrain(
     least = tried[chosen][0] - _TOLERANCE
     for scale in SCALES[1:]:
         tried[scale] = trial.at(scale)
-        if tried[scale][0] < least and tried[chosen][1] <= _FORGOTTEN:
+        if tried[scale][0] < least and tried[chosen][1] <= settings.restrain_forgotten:
             break
         chosen = scale
     trial.set(chosen)
@@ -98,6 +96,7 @@ class _Trial:
             check,
         )
         self._judge = judge.seeing_through(base_features(base, model, each_step=check))
+        self._processes = base.processes
         self._prompts = [list(encode_prompt(base.tokenizer, pool.prompt)) for pool in pools]
         self._replies = [encode_completion(base.tokenizer, pool.replies[0]) for pool in pools]
         self._decoding = Decoding(
@@ -129,10 +128,18 @@ class _Trial:
             self._model, self._prompts, self._replies, of=None, to=self._adapter, pad=pad
         )
         with speaking_as(self._model, self._adapter):
-            ids = sample(self._model, self._prompts, decoding=self._decoding, each_step=self._check)
+            ids = sample(
+                self._model,
+                self._prompts,
+                decoding=self._decoding,
+                each_step=self._check,
+                processes=self._processes,
+            )
         texts = [self._tokenizer.decode(reply, skip_special_tokens=True) for reply in ids]
+        # All at once is quicker than one by one as they meet the others.
+        self._judge.scores([(pool.prompt, text) for pool, text in zip(self._pools, texts, strict=True)])
         wins = [
             fmean(self._judge(pool.prompt, text, other) for other in pool.replies)
             for pool, text in zip(self._pools, texts, strict=True)
         ]
-        return fmean(wins), forgotten or 0.0
+        return self._processes.led(lambda: (fmean(wins), forgotten or 0.0))

@@ -1,7 +1,6 @@
-"""A reward model on the shared base: a LoRA adapter and a scalar head at the last token of a reply.
+"""A reward model on the shared base: a LoRA adapter and a scalar head that reads a reply.
 
-``python -m training.reward_model [SETTINGS]`` fits one on the ledger, examines it on the held-out part and saves it:
-exit code 0 if PPO may use it, 3 if it is below the bar, 4 if there is too little to learn from.
+``python -m training.reward_model`` fits one, examines it and saves it (`training.reward_command`).
 
 The base is frozen and may carry other adapters at the same time; only the adapter `REWARD` speaks here. Reward
 differences are log-odds; the head's bias puts the mean reward of the training replies at 0, which no loss could. It
@@ -15,16 +14,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memory.database import NewerDatabaseError, StorageError, open_database
-from memory.ledger import Ledger
-from memory.settings import load_settings
 from training.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -33,18 +28,18 @@ from training.adapter_files import (
     read_json_object,
     sha256_of,
 )
-from training.base import BaseModel, load_base
+from training.base import BaseModel
+from training.cpu_products import hasten
 from training.generation import speaking_as
 from training.lines import at_places, hidden_states, lines_of
-from training.model_files import ModelUnavailable
-from training.orderings import orderings_of, split_orderings
-from training.reward_validation import RewardReport, problem_with
-from training.settings import TrainingSettings
-from training.trigger import readiness
-from training.views import Feedback, preference_view, read_feedback
+from training.out_of_memory import MicroBatch
+from training.policy_settings import RewardPooling
+from training.reward_phrases import Phrases
+from training.reward_validation import RewardReport
 
 REWARD = "reward"
 """The adapter's name in a `PeftModel`."""
+_PHRASES = "phrases"
 _HEAD, _MANIFEST = "head.safetensors", "reward_model.json"
 _ROWS = 32
 """Replies scored at a time."""
@@ -57,12 +52,23 @@ class RewardModelRefused(ValueError):
 class RewardModel:
     """Rewards of replies under the adapter `REWARD` of `model`, a `PeftModel` over `base`, read by `head`.
 
-    `spread` is the standard deviation of the rewards of the training replies, a natural unit for whoever adds something
-    to a reward.
+    The head reads the state of a reply's last token, or, where `pooling` is ``mean``, all of its tokens: the reward is
+    then the mean of what each is worth. `phrases`, if there are any, add what they find. `spread` is the standard
+    deviation of the rewards of the training replies, a natural unit for whoever adds something to a reward.
     """
 
-    def __init__(self, base: BaseModel, model: Any, head: nn.Linear, *, spread: float = 1.0) -> None:
-        self.base, self.model, self.head, self.spread = base, model, head, spread
+    def __init__(
+        self,
+        base: BaseModel,
+        model: Any,
+        head: nn.Linear,
+        *,
+        spread: float = 1.0,
+        pooling: RewardPooling = "last",
+        phrases: Phrases | None = None,
+    ) -> None:
+        self.base, self.model, self.head, self.phrases = base, model, head, phrases
+        self.spread, self.pooling = spread, pooling
 
     def rewards(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Tensor:
         """One batch's rewards [rows], with gradients where they are switched on; `REWARD` must be the active
@@ -70,7 +76,19 @@ class RewardModel:
         pad = self.base.tokenizer.pad_token_id
         lines = lines_of(prompts, replies, pad=pad, device=self.base.device)
         states = hidden_states(self.model, lines)
-        found: Tensor = self.head(at_places(states, lines.last)).squeeze(-1)
+        if self.pooling == "last":
+            found = self._worth(at_places(states, lines.last))
+        else:
+            said = torch.where(lines.mask, self._worth(at_places(states, lines.before + 1)), 0.0)
+            found = said.sum(-1) / lines.mask.sum(-1)
+        if self.phrases is None:
+            return found
+        worth: Tensor = self.phrases([tuple(reply) for reply in replies])
+        return found + worth
+
+    def _worth(self, states: Tensor) -> Tensor:
+        """The head's number [...] for states [..., hidden]."""
+        found: Tensor = self.head(states).squeeze(-1)
         return found
 
     def score(
@@ -80,17 +98,21 @@ class RewardModel:
         *,
         check: Callable[[], None] = lambda: None,
     ) -> list[float]:
-        """Rewards of any number of replies (none empty), in their order."""
+        """Rewards of any number of replies (none empty), in their order; all processes of the base take part."""
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(replies[row]))
-        found = [0.0] * len(prompts)
+        mine = self.base.processes.mine(order)
+        found: dict[int, float] = {}
+
+        def score(rows: list[int]) -> None:
+            check()
+            batch = self.rewards([prompts[row] for row in rows], [replies[row] for row in rows])
+            found.update(zip(rows, batch.tolist(), strict=True))
+
         with speaking_as(self.model, REWARD):
-            for start in range(0, len(order), _ROWS):
-                check()
-                rows = order[start : start + _ROWS]
-                batch = self.rewards([prompts[row] for row in rows], [replies[row] for row in rows])
-                for row, reward in zip(rows, batch.tolist(), strict=True):
-                    found[row] = reward
-        return found
+            MicroBatch(_ROWS).over(mine, score)
+        gathered = self.base.processes.gathered([found[row] for row in mine])
+        whole = dict(zip(order, gathered, strict=True))
+        return [whole[row] for row in range(len(prompts))]
 
     def save(self, folder: Path, *, report: RewardReport, feedback_ids: Sequence[str]) -> Path:
         """Write adapter, head and manifest into `folder`, the manifest last, and return it."""
@@ -99,6 +121,8 @@ class RewardModel:
         self.model.save_pretrained(str(folder), selected_adapters=[REWARD], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         tensors = {name: value.detach().cpu() for name, value in self.head.state_dict().items()}
+        if self.phrases is not None:
+            tensors[_PHRASES] = self.phrases.worth.detach().cpu()
         save_file(tensors, folder / _HEAD)
         files = (f"{REWARD}/{ADAPTER_WEIGHTS}", f"{REWARD}/{ADAPTER_CONFIG}", _HEAD)
         manifest = {
@@ -106,6 +130,8 @@ class RewardModel:
             "base_identity": self.base.identity,
             "quantization": self.base.quantization,
             "spread": self.spread,
+            "pooling": self.pooling,
+            "phrases": 0 if self.phrases is None else self.phrases.longest,
             "report": report.to_dict(),
             "feedback_ids": sorted(set(feedback_ids)),
             "hashes": {name: sha256_of(folder / name) for name in files},
@@ -125,10 +151,27 @@ class RewardModel:
 
         manifest = _checked_manifest(folder, base)
         model = PeftModel.from_pretrained(base.model, str(folder / REWARD), REWARD, is_trainable=False)
+        hasten(model)
         head = new_head(base)
-        head.load_state_dict(load_file(folder / _HEAD, device=str(base.device)))
-        report = RewardReport.from_dict(manifest["report"])
-        return cls(base, model, head, spread=float(manifest["spread"])), report
+        tensors = load_file(folder / _HEAD, device=str(base.device))
+        phrases = new_phrases(base, longest=manifest.get("phrases", 0))
+        if phrases is not None:
+            phrases.load_state_dict({"worth": tensors.pop(_PHRASES)})
+        head.load_state_dict(tensors)
+        found = cls(
+            base,
+            model,
+            head,
+            spread=float(manifest["spread"]),
+            pooling=_pooling_of(manifest, folder),
+            phrases=phrases,
+        )
+        return found, RewardReport.from_dict(manifest["report"])
+
+
+def new_phrases(base: BaseModel, *, longest: int) -> Phrases | None:
+    """A table of phrases that are worth nothing yet; None for phrases of no length."""
+    return Phrases(longest, device=base.device) if longest else None
 
 
 def new_head(base: BaseModel) -> nn.Linear:
@@ -138,6 +181,22 @@ def new_head(base: BaseModel) -> nn.Linear:
     nn.init.normal_(head.weight, std=(hidden + 1) ** -0.5)
     nn.init.zeros_(head.bias)
     return head
+
+
+def _pooling_of(manifest: dict[str, Any], folder: Path) -> RewardPooling:
+    """How the head reads; manifests of before there was a choice do not say it."""
+    for pooling in get_args(RewardPooling):
+        if manifest.get("pooling", "last") == pooling:
+            return pooling  # type: ignore[no-any-return]
+    raise RewardModelRefused(
+        f"The reward model in {folder} reads replies by {manifest['pooling']!r}; expected one of "
+        f"{', '.join(get_args(RewardPooling))}. Fit it again."
+    )
+
+
+def holds_reward_model(folder: Path) -> bool:
+    """Whether `folder` holds a reward model that was saved to the end."""
+    return (folder / _MANIFEST).is_file()
 
 
 def _checked_manifest(folder: Path, base: BaseModel) -> dict[str, Any]:
@@ -165,55 +224,7 @@ def _checked_manifest(folder: Path, base: BaseModel) -> dict[str, Any]:
     return manifest
 
 
-class RewardModelSettings(TrainingSettings):
-    """Fit a reward model on the feedback in the data folder, examine it on the held-out part and save it.
-
-    Exit codes: 0 PPO may use it, 3 it is below the bar, 4 there is too little to learn from, 1 failed.
-    """
-
-    output: Path = Path()
-    """Folder to save the reward model in. Empty: reward_model in the data folder."""
-
-
-def main(flags: Sequence[str] | None = None) -> int:
-    """Run the command with `flags` (None: those of the process) and return its exit code."""
-    try:
-        settings = load_settings(RewardModelSettings, sys.argv[1:] if flags is None else flags)
-    except ValidationError as error:
-        print(f"These settings do not work:\n{error}", file=sys.stderr)
-        return 1
-    try:
-        database = open_database(settings.resolved_database_url)
-    except (StorageError, NewerDatabaseError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        return _fit_and_save(read_feedback(Ledger(database)), settings)
-    except (ModelUnavailable, StorageError, OSError, ArithmeticError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        database.close()
-
-
-def _fit_and_save(feedback: Feedback, settings: RewardModelSettings) -> int:
-    from training.reward_fitting import encode_orderings, examine, fit
-
-    view = preference_view(feedback, share=settings.heldout_share, least=settings.min_heldout_pairs)
-    if not (ready := readiness(view, settings)).ready:
-        print(ready.sentence)
-        return 4
-    train, heldout = split_orderings(orderings_of(feedback), view.train_prompts)
-    base = load_base(settings)
-    reward_model = fit(base, encode_orderings(base, train, settings=settings), settings=settings)
-    report = examine(reward_model, encode_orderings(base, heldout, settings=settings))
-    folder = settings.data_dir / "reward_model" if settings.output == Path() else settings.output
-    reward_model.save(folder, report=report, feedback_ids=[ordering.feedback_id for ordering in train])
-    print(json.dumps(report.to_dict(), indent=2))
-    problem = problem_with(report, settings)
-    print(problem or f"PPO may use it: --method ppo --reward-model {folder}")
-    return 3 if problem else 0
-
-
 if __name__ == "__main__":
+    from training.reward_command import main
+
     sys.exit(main())

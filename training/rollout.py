@@ -8,7 +8,7 @@ trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from training.advantages import generalized_advantages, sequence_advantages, tok
 from training.generation import Decoding, sample_with_logprobs
 from training.lines import Lines, action_logprobs, lines_of
 from training.method import CANDIDATE
+from training.out_of_memory import MicroBatch
 from training.policy_losses import kl_terms, whiten
 from training.reward_model import RewardModel
 from training.settings import TrainingSettings
@@ -50,6 +51,11 @@ class Rollout:
     returns: Tensor
     figures: dict[str, float]
     difference: float | None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt with its reply."""
+        return [len(prompt) + len(reply) for prompt, reply in zip(self.prompts, self.replies, strict=True)]
 
     def batch(self, rows: Sequence[int], actors: ActorCritic) -> Lines:
         """Some of the rows, as lines."""
@@ -143,7 +149,9 @@ def _answer(
         seed=seed,
     )
     with actors.speaking_as(CANDIDATE):
-        sampled = sample_with_logprobs(actors.model, prompts, decoding=decoding, each_step=check)
+        sampled = sample_with_logprobs(
+            actors.model, prompts, decoding=decoding, each_step=check, processes=actors.base.processes
+        )
     ended = torch.tensor([reply.ids[-1] in decoding.ends for reply in sampled], device=actors.base.device)
     return [reply.ids for reply in sampled], [reply.drawn for reply in sampled], ended
 
@@ -168,25 +176,25 @@ class _Pieces:
     ) -> Tensor:
         """What `compute` finds under `adapter`: [rows, tokens], zeros behind."""
         found = torch.zeros_like(self.mask, dtype=torch.float32)
-        pad, device = self._actors.base.tokenizer.pad_token_id, self._actors.base.device
-        with self._actors.speaking_as(adapter):
-            for rows in self._chunks():
-                check()
-                lines = lines_of(
-                    [self.prompts[row] for row in rows],
-                    [self._replies[row] for row in rows],
-                    pad=pad,
-                    device=device,
-                )
-                found[torch.tensor(rows, device=device), : lines.mask.shape[1]] = compute(lines)
-        return found
+        base = self._actors.base
 
-    def _chunks(self) -> Iterator[list[int]]:
+        def fill(rows: list[int]) -> None:
+            check()
+            lines = lines_of(
+                [self.prompts[row] for row in rows],
+                [self._replies[row] for row in rows],
+                pad=base.tokenizer.pad_token_id,
+                device=base.device,
+            )
+            found[torch.tensor(rows, device=base.device), : lines.mask.shape[1]] = compute(lines)
+
         order = sorted(
             range(len(self.prompts)), key=lambda row: len(self.prompts[row]) + len(self._replies[row])
         )
-        for start in range(0, len(order), self._rows):
-            yield order[start : start + self._rows]
+        with self._actors.speaking_as(adapter):
+            MicroBatch(self._rows).over(base.processes.mine(order), fill)
+        base.processes.add_up([found])
+        return found
 
 
 def _figures(

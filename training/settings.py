@@ -79,8 +79,10 @@ class TrainingSettings(PolicySettings):
     context_tokens: int = Field(1024, ge=128)
     """Most tokens that a prompt and its reply may take together; the model's own limit applies too."""
 
-    method: Literal["dpo", "ppo"] = "dpo"
-    """What a retraining runs: dpo (directly on pairs) or ppo (a reward model first, then policy optimization on it)."""
+    method: Literal["auto", "dpo", "kto", "sft", "rloo", "grpo", "ppo"] = "dpo"
+    """What a retraining runs: dpo (on pairs), kto (on thumbs, and pairs as two thumbs), sft (on corrections and liked
+    replies), rloo, grpo or ppo (a reward model first, then policy optimization on it), or auto (what fits what people
+    said)."""
 
     start_from: Literal["base", "previous"] = "base"
     """Where an adapter starts: base (afresh, on the whole ledger) or previous (continue the served one as the
@@ -90,8 +92,19 @@ class TrainingSettings(PolicySettings):
     min_comparisons: int = Field(12, ge=4)
     """Fewest decided comparisons (no ties) before training may begin."""
 
+    min_thumbs: int = Field(24, ge=4)
+    """Fewest thumbs before kto may begin, a quarter of them of the rarer kind; a decided comparison counts as one of
+    each."""
+
+    min_demonstrations: int = Field(12, ge=4)
+    """Fewest corrections and liked replies before sft may begin."""
+
     heldout_share: float = Field(0.2, gt=0.0, lt=0.9)
     """Share of conversations kept out of training, for the evaluation; more while that would be too few comparisons."""
+
+    heldout_by: Literal["conversation", "rater"] = "conversation"
+    """What is kept out of training as a whole: conversations, or raters (with twenty of them or more). Changed later,
+    it may set aside what an earlier version was trained on."""
 
     lora_rank: int = Field(16, ge=1)
     """Rank r of the LoRA matrices on every linear layer."""
@@ -101,6 +114,10 @@ class TrainingSettings(PolicySettings):
 
     beta: float = Field(0.1, gt=0.0)
     """DPO's beta: how strongly the policy is held to the reference (Rafailov et al. 2023, equation 7)."""
+
+    dpo_loss: Literal["sigmoid", "ipo", "robust"] = "sigmoid"
+    """DPO's loss: sigmoid, ipo (Azar et al. 2023; holds back on pairs that are clear already) or robust (against
+    flipped labels). With label_smoothing above 0, sigmoid is robust as well."""
 
     sft_weight: float = Field(1.0, ge=0.0)
     """Weight of the negative log-likelihood of chosen replies beside the DPO loss. It keeps replies fluent.
@@ -113,8 +130,16 @@ class TrainingSettings(PolicySettings):
     judge_confidence: float = Field(0.8, gt=0.5, lt=1.0)
     """How sure the judge must be of a pair before it is trained on."""
 
+    own_share: float = Field(0.0, ge=0.0, lt=1.0)
+    """Last share of dpo's optimizer steps that is spent on pairs of the half-trained adapter's own replies, ordered by
+    the judge. 0: none."""
+
     restrain: bool = True
     """Scale a trained adapter down as far as its judged gain allows (an adapter that continues another stays as it is).
+    """
+
+    restrain_forgotten: float = Field(0.015, ge=0.0, le=1.0)
+    """While an adapter forgets more than this share of what the base is sure of, it is scaled down whatever the gain.
     """
 
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
@@ -134,6 +159,10 @@ class TrainingSettings(PolicySettings):
 
     gradient_accumulation: int = Field(1, ge=1)
     """Forward passes per optimizer step."""
+
+    save_steps: int = Field(0, ge=0)
+    """Every how many optimizer steps a training writes a checkpoint to go on from after a crash; 0: never. (PPO writes
+    them between iterations, each of which counts as its optimizer steps.)"""
 
     max_new_tokens: int = Field(160, ge=1)
     """Most tokens in a reply, in the chat and in the evaluation."""
@@ -187,6 +216,18 @@ class TrainingSettings(PolicySettings):
 
     seed: int = 0
     """Seed of everything random in a retraining."""
+
+    @model_validator(mode="after")
+    def _check_label_smoothing(self) -> TrainingSettings:
+        if (self.dpo_loss == "robust" and not self.label_smoothing) or (
+            self.dpo_loss == "ipo" and self.label_smoothing
+        ):
+            raise ValueError(
+                f"dpo_loss is {self.dpo_loss} and label_smoothing {self.label_smoothing:g}; robust needs a "
+                "label_smoothing above 0 (the share of flipped labels, such as 0.1), and ipo knows none. Change one of "
+                "them."
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_room_for_reply(self) -> TrainingSettings:

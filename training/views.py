@@ -1,70 +1,46 @@
-"""What the ledger holds, as rows to train on and rows to be examined by, in TRL's columns.
+"""The rows of a ledger on the two sides of the split: what is trained on, and what the result is examined by.
 
-Every person's judgement becomes zero or more rows, and every judgement that becomes none is counted with its reason.
-Pairs are only made of replies to the same prompt. Which side a row stands on is `training.split`'s to say.
-
-This module knows no tokenizer, no model and no method: `read_feedback` reads the ledger, everything else is pure.
+The rows themselves are made in `memory.views`, whose names can be had from here too, and in `training.rated`. Which
+side a row stands on is `training.split`'s to say. Pure; this module knows no tokenizer, no model and no method.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any
 
-from memory.ledger import Ledger
-from memory.schema import Correction, LabeledComparison, Message, Ranking, Rating, Turn
-from training.split import SPLIT_SEED, cut_for, place, prompt_key, split
+from memory.views import (
+    Feedback,
+    PreferenceRow,
+    Prompt,
+    preference_rows,
+    read_feedback,
+    sft_rows,
+    unpaired_rows,
+)
+from training.rated import Contrast, RatedRow, matched, paired, rated_rows, written_rows
+from training.split import SPLIT_SEED, HeldoutBy, cut_for, prompt_key, split
 
-Prompt = tuple[Message, ...]
-_UNUSABLE = ("cancelled", "error")
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """Everything people judged, as it stands now. `turns` holds the turns that the judgements name, by id."""
-
-    comparisons: tuple[LabeledComparison, ...] = ()
-    rankings: tuple[Ranking, ...] = ()
-    corrections: tuple[Correction, ...] = ()
-    ratings: tuple[Rating, ...] = ()
-    turns: Mapping[str, Turn] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PreferenceRow:
-    """One pair: `chosen` was preferred to `rejected` as the reply to `prompt`.
-
-    `feedback_id` names the judgement (``comparison:<id>``, ``ranking:<turn>>...``, ``correction:<turn>``); it is empty
-    for a pair that no person judged. A
-    reply that was cut off by the length limit is not `finished`: it must not teach the policy to stop there.
-    """
-
-    prompt: Prompt
-    chosen: str
-    rejected: str
-    conversation_id: str
-    feedback_id: str
-    chosen_finished: bool = True
-    rejected_finished: bool = True
-
-    def to_trl(self) -> dict[str, list[dict[str, str]]]:
-        """TRL's conversational *preference* row: ``{prompt, chosen, rejected}``."""
-        return {
-            "prompt": _messages(self.prompt),
-            "chosen": [{"role": "assistant", "content": self.chosen}],
-            "rejected": [{"role": "assistant", "content": self.rejected}],
-        }
+__all__ = [
+    "Feedback",
+    "PreferenceRow",
+    "PreferenceView",
+    "Prompt",
+    "RatedRow",
+    "preference_rows",
+    "preference_view",
+    "read_feedback",
+    "sft_rows",
+    "unpaired_rows",
+]
 
 
 @dataclass(frozen=True)
 class PreferenceView:
-    """The pairs of a ledger, split. `train_prompts` and `heldout_prompts` are the different prompts of either side's
-    conversations, ties included; no prompt is in both.
+    """The rows of a ledger, split: pairs, single replies with a thumb, and (to train on only) what people wrote.
 
-    `dropped` counts the judgements (of a ranking: its pairs) that made no row, by reason.
+    `train_prompts` and `heldout_prompts` are the different prompts of either side's conversations, ties included; no
+    prompt is in both. `dropped` counts the judgements (of a ranking: its pairs) that made no pair, by reason.
     """
 
     train: tuple[PreferenceRow, ...]
@@ -72,181 +48,89 @@ class PreferenceView:
     train_prompts: tuple[Prompt, ...] = ()
     heldout_prompts: tuple[Prompt, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
+    rated: tuple[RatedRow, ...] = ()
+    rated_heldout: tuple[RatedRow, ...] = ()
+    written: tuple[RatedRow, ...] = ()
 
     @property
     def judgements(self) -> int:
-        """How many judgements stand behind the rows of both parts."""
+        """How many judgements stand behind the pairs of both parts."""
         return len({row.feedback_id for row in (*self.train, *self.heldout)})
 
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """What the result is examined by: held-out pairs, and held-out liked replies beside disliked ones."""
+        return (*paired(self.heldout), *matched(self.rated_heldout))
 
-def read_feedback(ledger: Ledger) -> Feedback:
-    """Read the current judgements and the turns they name; a turn unknown to the ledger is left out."""
-    comparisons, rankings = ledger.comparisons(), ledger.rankings()
-    corrections, ratings = ledger.corrections(), ledger.ratings()
-    named = {
-        turn for labeled in comparisons for turn in (labeled.comparison.turn_A, labeled.comparison.turn_B)
-    }
-    named |= {turn for ranking in rankings for turn in ranking.turn_ids}
-    named |= {correction.turn_id for correction in corrections} | {rating.turn_id for rating in ratings}
-    turns: dict[str, Turn] = {}
-    for turn_id in sorted(named):
-        try:
-            turns[turn_id] = ledger.turn(turn_id)
-        except KeyError:
-            continue
-    return Feedback(tuple(comparisons), tuple(rankings), tuple(corrections), tuple(ratings), turns)
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt that stands on a side of the split like the judgements of its conversation."""
+
+    prompt: Prompt
+    conversation_id: str
+    rater: str = ""
+
+
+_Row = PreferenceRow | RatedRow | _Asked
 
 
 def preference_view(
-    feedback: Feedback, *, share: float, least: int = 0, seed: int = SPLIT_SEED
+    feedback: Feedback,
+    *,
+    share: float,
+    least: int = 0,
+    seed: int = SPLIT_SEED,
+    by: HeldoutBy = "conversation",
 ) -> PreferenceView:
-    """All pairs of `feedback`, split by conversation: `share` of them held out, and more while fewer than
-    `least` pairs would be.
+    """All rows of `feedback`, split by conversation (or by rater): `share` of them held out, and more while there would
+    be fewer than `least` contrasts.
     """
-    rows, dropped = preference_rows(feedback)
-    cut = cut_for(rows, share=share, least=least, seed=seed)
-    train_prompts: dict[Prompt, Prompt] = {}
-    others: dict[Prompt, Prompt] = {}
-    for conversation_id, prompt in _judged_prompts(feedback):
-        inside = place(conversation_id, seed=seed) >= cut
-        (train_prompts if inside else others).setdefault(prompt_key(prompt), prompt)
-    train, heldout = split(rows, share=cut, seed=seed, taught=train_prompts.keys())
+    pairs, dropped = preference_rows(feedback)
+    rows: list[_Row] = [*pairs, *rated_rows(feedback), *written_rows(feedback), *_asked(feedback)]
+    # Where nothing was found worse than anything else, holding out more of it would not help.
+    least = least if _contrasts_in(rows) else 0
+    cut = cut_for(rows, share=share, least=least, seed=seed, by=by, count=_contrasts_in)
+    train, heldout = split(rows, share=cut, seed=seed, by=by)
     return PreferenceView(
-        train,
-        heldout,
-        tuple(train_prompts.values()),
-        tuple(prompt for key, prompt in others.items() if key not in train_prompts),
+        tuple(row for row in train if isinstance(row, PreferenceRow)),
+        tuple(row for row in heldout if isinstance(row, PreferenceRow)),
+        _different_prompts(train),
+        _different_prompts(heldout),
         dict(dropped),
+        tuple(row for row in train if isinstance(row, RatedRow) and not row.written),
+        tuple(row for row in heldout if isinstance(row, RatedRow) and not row.written),
+        tuple(row for row in train if isinstance(row, RatedRow) and row.written),
     )
 
 
-def preference_rows(feedback: Feedback) -> tuple[tuple[PreferenceRow, ...], Counter[str]]:
-    """Every pair that people's judgements make, in ledger order, and why the other judgements made none."""
-    dropped: Counter[str] = Counter()
-    candidates: list[PreferenceRow | str] = [
-        *(_from_comparison(labeled, feedback.turns) for labeled in feedback.comparisons),
-        *(pair for ranking in feedback.rankings for pair in _from_ranking(ranking, feedback.turns)),
-        *(_from_correction(correction, feedback.turns) for correction in feedback.corrections),
-    ]
-    rows: list[PreferenceRow] = []
-    for candidate in candidates:
-        problem = candidate if isinstance(candidate, str) else _problem_of(candidate)
-        if problem:
-            dropped[problem] += 1
-        elif isinstance(candidate, PreferenceRow):
-            rows.append(candidate)
-    return tuple(rows), dropped
+def _contrasts_in(rows: Sequence[_Row]) -> int:
+    """How many contrasts held-out rows make. What people wrote is in the pairs already."""
+    pairs = sum(isinstance(row, PreferenceRow) for row in rows)
+    thumbs = [row.liked for row in rows if isinstance(row, RatedRow) and not row.written]
+    return pairs + min(sum(thumbs), len(thumbs) - sum(thumbs))
 
 
-def unpaired_rows(ratings: Iterable[Rating], turns: Mapping[str, Turn]) -> tuple[dict[str, Any], ...]:
-    """TRL's *unpaired preference* rows of thumbs: ``{prompt, completion, label}``, one per finished, rated
-    turn.
-    """
-    return tuple(
-        {
-            "prompt": _messages(turns[rating.turn_id].prompt),
-            "completion": [{"role": "assistant", "content": turns[rating.turn_id].completion}],
-            "label": rating.value > 0,
-        }
-        for rating in ratings
-        if rating.turn_id in turns and turns[rating.turn_id].finish not in _UNUSABLE
-    )
-
-
-def sft_rows(corrections: Iterable[Correction], turns: Mapping[str, Turn]) -> tuple[dict[str, Any], ...]:
-    """TRL's *prompt-completion* rows of corrections: the reply as the person would have written it."""
-    return tuple(
-        {
-            "prompt": _messages(turns[correction.turn_id].prompt),
-            "completion": [{"role": "assistant", "content": correction.text}],
-        }
-        for correction in corrections
-        if correction.turn_id in turns and correction.text.strip()
-    )
-
-
-def _from_comparison(labeled: LabeledComparison, turns: Mapping[str, Turn]) -> PreferenceRow | str:
-    if labeled.label in ("tie", "both_bad"):
-        return labeled.label
-    comparison = labeled.comparison
-    finishes = {side: _finish(turns, turn_id) for side, turn_id in _sides(labeled).items()}
-    if any(finish in _UNUSABLE for finish in finishes.values()):
-        return "unfinished"
-    prompts = {turns[turn_id].prompt for turn_id in _sides(labeled).values() if turn_id in turns}
-    if prompts - {comparison.prompt}:
-        return "different_prompts"
-    return PreferenceRow(
-        prompt=comparison.prompt,
-        chosen=labeled.chosen or "",
-        rejected=labeled.rejected or "",
-        conversation_id=comparison.conversation_id,
-        feedback_id=f"comparison:{comparison.id}",
-        chosen_finished=finishes["chosen"] != "length",
-        rejected_finished=finishes["rejected"] != "length",
-    )
-
-
-def _sides(labeled: LabeledComparison) -> dict[str, str]:
-    pair = (labeled.comparison.turn_A, labeled.comparison.turn_B)
-    return dict(zip(("chosen", "rejected"), pair if labeled.label == "A" else pair[::-1], strict=True))
-
-
-def _from_ranking(ranking: Ranking, turns: Mapping[str, Turn]) -> Iterable[PreferenceRow | str]:
-    for better, worse in combinations(ranking.turn_ids, 2):
-        if better not in turns or worse not in turns:
-            yield "unknown_turn"
-            continue
-        chosen, rejected = turns[better], turns[worse]
-        if chosen.prompt != rejected.prompt:
-            yield "different_prompts"
-        elif chosen.finish in _UNUSABLE or rejected.finish in _UNUSABLE:
-            yield "unfinished"
-        else:
-            yield PreferenceRow(
-                prompt=chosen.prompt,
-                chosen=chosen.completion,
-                rejected=rejected.completion,
-                conversation_id=chosen.conversation_id,
-                feedback_id=f"ranking:{'>'.join(ranking.turn_ids)}",
-                chosen_finished=chosen.finish != "length",
-                rejected_finished=rejected.finish != "length",
-            )
-
-
-def _from_correction(correction: Correction, turns: Mapping[str, Turn]) -> PreferenceRow | str:
-    turn = turns.get(correction.turn_id)
-    if turn is None:
-        return "unknown_turn"
-    if turn.finish in _UNUSABLE:
-        return "unfinished"
-    return PreferenceRow(
-        prompt=turn.prompt,
-        chosen=correction.text,
-        rejected=turn.completion,
-        conversation_id=turn.conversation_id,
-        feedback_id=f"correction:{correction.turn_id}",
-        rejected_finished=turn.finish != "length",
-    )
-
-
-def _problem_of(row: PreferenceRow) -> str:
-    if not row.chosen.strip() or not row.rejected.strip():
-        return "empty"
-    if row.chosen.strip() == row.rejected.strip():
-        return "identical"
-    return ""
-
-
-def _judged_prompts(feedback: Feedback) -> Iterable[tuple[str, Prompt]]:
+def _asked(feedback: Feedback) -> Iterable[_Asked]:
+    """The prompts of everything judged, by those who judged, and of turns that nobody judged."""
     for labeled in feedback.comparisons:
-        yield labeled.comparison.conversation_id, labeled.comparison.prompt
+        yield _Asked(labeled.comparison.prompt, labeled.comparison.conversation_id, labeled.rater)
+    raters = {turn_id: ranking.rater for ranking in feedback.rankings for turn_id in ranking.turn_ids}
+    raters |= {rating.turn_id: rating.rater for rating in feedback.ratings}
+    raters |= {correction.turn_id: correction.rater for correction in feedback.corrections}
+    compared = {
+        turn_id
+        for labeled in feedback.comparisons
+        for turn_id in (labeled.comparison.turn_A, labeled.comparison.turn_B)
+    }
     for turn in feedback.turns.values():
-        yield turn.conversation_id, turn.prompt
+        if turn.id in raters or turn.id not in compared:
+            yield _Asked(turn.prompt, turn.conversation_id, raters.get(turn.id, ""))
 
 
-def _finish(turns: Mapping[str, Turn], turn_id: str) -> str:
-    return turns[turn_id].finish if turn_id in turns else "stop"
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in prompt]
+def _different_prompts(rows: Iterable[_Row]) -> tuple[Prompt, ...]:
+    different: dict[Prompt, Prompt] = {}
+    for row in rows:
+        if isinstance(row, _Asked):
+            different.setdefault(prompt_key(row.prompt), row.prompt)
+    return tuple(different.values())

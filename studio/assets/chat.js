@@ -22,9 +22,14 @@ const tool = (name, label, onclick, attributes = {}) => el("button", { type: "bu
 
 // --- asking the studio ---------------------------------------------------------------------------------------------
 const request = async (action, more = {}) => {
-  const answer = await server.call_studio({ action, visitor: thumbprint.visitor(), ...more });
+  const answer = await server.call_studio({ action, visitor: thumbprint.visitor(), guidelines: judging.version(), ...more });
   if (answer === undefined || answer === null) return { refused: "The studio does not answer. Your text is kept here; try again in a moment.", unreachable: true };
   if (answer.opening) return { refused: answer.problem ? `The studio could not open: ${answer.problem}` : "The model is still being loaded. Your text is kept; try again in a few seconds.", opening: true, problem: answer.problem };
+  if (answer.consent) {
+    if (!(await judging.agree(answer.consent))) return { refused: answer.refused };
+    await request("consent");
+    return request(action, more);
+  }
   return answer;
 };
 const act = async (action, more = {}, from = null) => {
@@ -40,6 +45,7 @@ const act = async (action, more = {}, from = null) => {
   if (answer.room) enter(answer.room, answer.live);
   if (answer.conversations) { room.conversations = answer.conversations; drawList(); }
   say(answer.say ?? "");
+  if (answer.undo) line.append(judging.undo());
   return answer;
 };
 
@@ -121,8 +127,10 @@ const rate = async (entry, value) => {
   draw();
   const answer = await act("rate", { turn: entry.turn, value: entry.rating });
   entry.rating = answer.refused ? before : answer.rating;
+  if (answer.judged) entry.judged = answer.judged;
   draw();
 };
+const judging = thumbprint.judging({ act, request, say, draw: () => draw(), room: () => room, rate });
 const copy = async (text) => {
   try { await navigator.clipboard.writeText(text); say("Copied."); } catch { say("This browser does not let a page copy. Select the text and copy it.", true); }
 };
@@ -229,12 +237,13 @@ const drawn = new Map();
 
 const draw = () => {
   const stick = nearEnd();
+  const focused = document.activeElement?.dataset?.judge;
   title.textContent = room.conversation?.title ?? "New conversation";
   instructionsButton.classList.toggle("set", Boolean(room.conversation?.system_prompt || draft.system_prompt));
   drawList();
   const nodes = room.entries.map((entry, at) => {
     const last = at === room.entries.length - 1;
-    const key = JSON.stringify([entry, last, editing?.node === entry.node && editing.kind, Boolean(live)]);
+    const key = JSON.stringify([entry, last, editing?.node === entry.node && editing.kind, Boolean(live), judging.key(entry)]);
     const held = drawn.get(entry.node);
     if (held?.key === key) return held.node;
     const node = entryNode(entry, last);
@@ -252,6 +261,7 @@ const draw = () => {
   stopButton.hidden = !writing; sendButton.hidden = writing;
   root.classList.toggle("asking", Boolean(live?.kind === "pair" && !live.voted));
   if (stick) toEnd(true);
+  if (focused && document.activeElement?.dataset?.judge !== focused) column.querySelector(`[data-judge="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 };
 const drawList = () => {
   const rows = room.conversations.map((item) => el("li", { class: item.id === room.conversation?.id ? "current" : null },
@@ -309,12 +319,15 @@ const entryNode = (entry, last = false) => {
   return el("article", { class: "entry reply", "data-node": entry.node, "data-turn": entry.turn, "aria-label": "Reply" },
     words(entry.text), cut && el("p", { class: "soft cut" }, cut), comparedNode(entry),
     el("div", { class: "tools" },
-      entry.turn && tool("up", entry.rating === 1 ? "Good reply (click to take back)" : "Good reply", () => rate(entry, 1), { "aria-pressed": String(entry.rating === 1), "data-rate": "up" }),
-      entry.turn && tool("down", entry.rating === -1 ? "Bad reply (click to take back)" : "Bad reply", () => rate(entry, -1), { "aria-pressed": String(entry.rating === -1), "data-rate": "down" }),
+      entry.turn && tool("up", entry.rating === 1 ? "Good reply (click to take back)" : "Good reply", () => judging.thumb(entry, 1), { "aria-pressed": String(entry.rating === 1), "data-rate": "up" }),
+      entry.turn && tool("down", entry.rating === -1 ? "Bad reply (click to take back)" : "Bad reply", () => judging.thumb(entry, -1), { "aria-pressed": String(entry.rating === -1), "data-rate": "down" }),
+      entry.turn && tool("more", "Say more about it (m)", () => judging.more(entry), { "data-judge-more": "" }),
+      entry.turn && !live && entry.siblings.length > 1 && tool("order", "Put the replies in order (o)", () => judging.order(entry), { "data-judge-order": "" }),
       last && !live && tool("retry", "Another reply", () => { ended = null; act("retry", { conversation: room.conversation.id, node: entry.node }); }),
       entry.turn && !live && tool("edit", "Correct this reply", () => edit(entry, "correct")),
       tool("copy", "Copy", () => copy(entry.text)), branches(entry),
-      el("span", { class: "by soft mono", title: entry.corrected ? "You wrote this" : `Answered by ${entry.version}, fingerprint ${entry.fingerprint}` }, entry.corrected ? "your wording" : entry.version)));
+      el("span", { class: "by soft mono", title: entry.corrected ? "You wrote this" : `Answered by ${entry.version}, fingerprint ${entry.fingerprint}` }, entry.corrected ? "your wording" : entry.version)),
+    judging.panel(entry));
 };
 const CHOSEN = { tie: "You called it a tie.", both_bad: "You found both bad." };
 const comparedNode = (entry) => {
@@ -323,7 +336,7 @@ const comparedNode = (entry) => {
   const chosen = CHOSEN[compared.choice] ?? (compared.choice === compared.place ? `You chose this one, on the ${compared.place}.` : `You chose the other one, on the ${compared.choice}.`);
   const names = compared.version === compared.other_version ? `Both were ${compared.version}.` : `This one is ${compared.version}; the other was ${compared.other_version}.`;
   return el("details", { class: "compared soft" }, el("summary", {}, icon("check"), `${chosen} ${names}`),
-    el("p", { class: "soft" }, "The other reply:"), words(compared.other_text));
+    el("p", { class: "soft" }, "The other reply:"), words(compared.other_text), judging.again(compared));
 };
 
 let liveParts = [];
@@ -356,7 +369,7 @@ const pairNode = () => {
   });
   const choice = (name, label) => button(label, { class: `tp-button ${name}`, "data-choice": name, onclick: (event) => choose(name, event.currentTarget) }, el("kbd", {}, CHOICES[name]));
   return el("article", { class: "entry pair live", id: "pair", tabindex: "-1", "aria-label": "Two replies to choose between" },
-    el("p", { class: "question" }, live.voted ? "Recorded. The conversation goes on with your choice." : "Which reply is better?",
+    el("p", { class: "question" }, !live.voted && judging.guide("Guidelines"), live.voted ? "Recorded. The conversation goes on with your choice." : "Which reply is better?",
       !live.voted && live.state === "writing" && el("span", { class: "soft" }, " You may choose before both have ended.")),
     el("div", { class: "cards" }, cards),
     live.voted ? null : el("div", { class: "votes" }, choice("left", "Left is better"), choice("tie", "Tie"), choice("both_bad", "Both bad"), choice("right", "Right is better"),
@@ -385,5 +398,6 @@ const begin = async () => {
     await new Promise((wake) => setTimeout(wake, answer.opening && !answer.problem ? 400 : 2000));
   }
   ready = true;
+  void judging.look();
 };
 void begin();

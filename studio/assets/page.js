@@ -42,6 +42,11 @@ window.thumbprint = (() => {
     gear: "M4 7h10M18 7h2M4 17h2M10 17h10M14 7a2 2 0 1 0 4 0 2 2 0 1 0-4 0M6 17a2 2 0 1 0 4 0 2 2 0 1 0-4 0",
     close: "M6 6l12 12M18 6L6 18",
     check: "M5 12.5l4.5 4.5L19 7.5",
+    more: "M4 7h9M17 7h3M4 17h3M11 17h9M13 7a2 2 0 1 0 4 0 2 2 0 1 0-4 0M7 17a2 2 0 1 0 4 0 2 2 0 1 0-4 0",
+    order: "M11 6h9M11 12h6M11 18h3M6 5v14M6 19l-2.5-2.5M6 19l2.5-2.5",
+    higher: "M6 15l6-6 6 6",
+    lower: "M6 9l6 6 6-6",
+    book: "M5 5.5A2.5 2.5 0 0 1 7.5 3H19v15H7.5A2.5 2.5 0 0 0 5 20.5zM5 20.5A2.5 2.5 0 0 0 7.5 21H19v-3",
   };
   const icon = (name) => {
     const space = "http://www.w3.org/2000/svg";

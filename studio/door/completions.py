@@ -17,6 +17,7 @@ from typing import Any
 
 from memory.conversations import Conversations
 from memory.ledger import Ledger
+from memory.past import joined
 from memory.schema import BASE_VERSION, Message
 from studio.door.asking import Asked
 from studio.door.histories import Histories
@@ -24,7 +25,6 @@ from studio.door.receipts import Receipt, Receipts
 from studio.exchange import Exchange, SideView
 from studio.policy.interface import Policy, Sampling, ServedVersion, Stream, UnknownVersion
 from studio.recording import Recorder
-from studio.replying import joined
 from studio.serving import Serving
 from studio.settling import Settling
 
