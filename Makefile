@@ -27,7 +27,7 @@ run: $(VENV)/installed ## install and open the studio on http://127.0.0.1:7860
 	$(BIN)/python app.py
 
 test: $(VENV)/installed-tests ## install and run the tests (under five minutes; browser tests where there is Chromium)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/installed-tests ## every test, the slow ones too
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m ""

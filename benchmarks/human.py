@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UnreadableData as error:
             print(error, file=sys.stderr)
             return 1
-        for seed in range(chosen.seeds):
+        for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds):
             settings = load_settings(TrainingSettings, [*flags, "--seed", str(seed)])
             outcomes.append(
                 run(
@@ -187,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets' files")
     parser.add_argument("--set", action="append", choices=SETS, help="which set; may be repeated (all)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--thumbs", action="store_true", help="train on the set's thumbs too")
     parser.add_argument("--messages", type=int, default=1, help="last messages of a prompt to read")
     parser.add_argument("--validate", action="store_true", help="test on a part of the training part")

@@ -92,10 +92,13 @@ def measure(url: str, folder: Path, *, writers: int, seconds: float) -> dict[str
         child.wait(60)
     result = _compare(url, logs)
     database.close()
+    costs = [float(log.with_suffix(".cpu").read_text(encoding="utf-8")) for log in logs[1:]]
     return {
         "database": url.split(":", 1)[0].split("+")[0],
         "writers": writers,
         "events_per_second": rate,
+        "cpu_milliseconds_per_event": 1_000 * sum(costs) / len(costs),
+        "load": os.getloadavg()[0],
         **result,
     }
 

@@ -63,8 +63,14 @@ def main() -> int:
         work.mkdir(parents=True, exist_ok=True)
         reward_model = options.reward_model or _reward_model(work / "reward_model", options)
         runs = _all_runs(options, ways, reward_model, work)
+        saved = _unpacked_mb(options)
     print(table(runs))
-    print(json.dumps({"benchmark": "ppo", **describe(), "runs": [asdict(run) for run in runs]}))
+    if saved:
+        print(
+            f"Ours unpacks the weights on a CPU; kept in {options.quantization}, its models take {saved:.1f} MB less."
+        )
+    about = {"benchmark": "ppo", **describe(), "unpacked_mb": saved}
+    print(json.dumps(about | {"runs": [asdict(run) for run in runs]}))
     return 0
 
 
@@ -198,6 +204,28 @@ def _judge(job: Job) -> Callable[[Path], tuple[float, float]]:
         return fmean(scores) / reward_model.spread - job.missing_eos_penalty * cut, fmean(apart)
 
     return judge
+
+
+def _unpacked_mb(options: argparse.Namespace) -> float:
+    """What unpacking a quantized base at load costs ours; nothing on a GPU, where it stays as it is stored."""
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.measuring import tensor_mb
+    from training.base import load_base
+    from training.model_files import find_model
+    from training.quantization import quantization_config
+
+    base = load_base(TrainingSettings(quantization=options.quantization))
+    if options.quantization == "none" or base.device.type != "cpu":
+        return 0.0
+    folder, _ = find_model(base.name)
+    stored = AutoModelForCausalLM.from_pretrained(
+        folder,
+        quantization_config=quantization_config(options.quantization, dtype=base.model.dtype),
+        dtype=base.model.dtype,
+        local_files_only=True,
+    )
+    return tensor_mb(base.model) - tensor_mb(stored)
 
 
 def table(runs: Sequence[Run]) -> str:

@@ -135,6 +135,8 @@ def _same(method: str) -> Way:
         import trl
         from datasets import Dataset
 
+        from training.trl_training import multiplies_bfloat16
+
         base, pairs = load_base(settings), job.encoded
         like = [pair.longest for pair in pairs]
         name = {"dpo": "DPO", "reward": "Reward"}.get(method)
@@ -153,7 +155,7 @@ def _same(method: str) -> Way:
         numbers = _arguments(method, len(pairs), settings, folder) | {
             "max_length": None,
             "gradient_checkpointing": False,
-            "bf16": False,
+            "bf16": method == "dpo" and multiplies_bfloat16(base.device),
             "dataloader_drop_last": method == "dpo" and len(pairs) >= settings.batch_size,
         }
         start = _judging_as_ours(base, settings) if method == "reward" else {"model": base.model}

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, literal, select
 from memory.database import Database, UnknownRecord
 from memory.schema import Conversation, Message, Node
 from memory.stored_past import StoredPast, place_below
-from memory.tables import conversations, nodes
+from memory.tables import conversations, nodes, turns
 from memory.word_index import index_message
 
 
@@ -143,9 +143,9 @@ class Conversations:
         with self._database.read() as connection:
             return _node(_node_row(connection, node_id))
 
-    def path(self, conversation_id: str, *, leaf: str | None = None) -> list[Node]:
+    def path(self, conversation_id: str, *, leaf: str | None = None, last: int | None = None) -> list[Node]:
         """The nodes from the first message to `leaf` (default: the head), in the order in which they were
-        said.
+        said; with `last` only so many of them, those nearest the leaf.
 
         Empty while there is no head. Raises `UnknownConversation`, `UnknownNode`.
         """
@@ -155,9 +155,10 @@ class Conversations:
                 return []
             _node_row(connection, end, conversation_id=conversation_id)
             steps = select(nodes, literal(0).label("above_leaf")).where(nodes.c.id == end).cte(recursive=True)
-            steps = steps.union_all(
-                select(nodes, steps.c.above_leaf + 1).join(steps, nodes.c.id == steps.c.parent)
-            )
+            further = select(nodes, steps.c.above_leaf + 1).join(steps, nodes.c.id == steps.c.parent)
+            if last is not None:
+                further = further.where(steps.c.above_leaf + 1 < last)
+            steps = steps.union_all(further)
             rows = connection.execute(select(steps).order_by(steps.c.above_leaf.desc())).mappings()
             return [_node(row) for row in rows]
 
@@ -182,6 +183,17 @@ class Conversations:
         with self._database.read() as connection:
             row = _node_row(connection, node_id)
             return _children(connection, row["conversation_id"], row["parent"])
+
+    def lenders(self, conversation_id: str) -> list[str]:
+        """The conversations whose turns stand in this one, because it branched off from them."""
+        query = (
+            select(turns.c.conversation_id)
+            .join(nodes, nodes.c.turn_id == turns.c.id)
+            .where(nodes.c.conversation_id == conversation_id, turns.c.conversation_id != conversation_id)
+            .distinct()
+        )
+        with self._database.read() as connection:
+            return [str(row[0]) for row in connection.execute(query)]
 
     def children(self, conversation_id: str, parent: str | None) -> list[Node]:
         """What was said right after `parent` (None: the first messages), oldest first."""

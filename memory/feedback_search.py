@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, Text, func, or_, select, type_coerce
 
 from memory.database import Database
 from memory.tables import comparisons, events, judgements, turns
 
 PAGE = 25
+_NEAR = 4_000
+"""So many of the newest judgements are looked at one by one before all texts are gone through."""
 MOST_COUNTED = 10_000
 """A search counts its finds up to here; beyond, it says that there are more."""
 
@@ -59,8 +61,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of what was found, newest first. `more` says whether there is an older page; `total`, known on the first
-    page, is how many there are in all, counted up to `MOST_COUNTED`."""
+    """Some of what was found, newest first. `more` says whether there is an older page; `total` is how many there are
+    in all, counted up to `MOST_COUNTED`; None where nobody counted, because there are many or it is not the first
+    page."""
 
     rows: tuple[Said, ...]
     more: bool
@@ -98,15 +101,11 @@ class FeedbackSearch:
 
     def page(self, wanted: Filter, *, size: int = PAGE) -> Page:
         """The newest `size` judgements that fit, before `wanted.before`."""
-        newest = select(judgements.c.sequence).order_by(judgements.c.sequence.desc())
-        newest = newest.limit(size + 1 if wanted.before else MOST_COUNTED)
-        if wanted.before:
-            newest = newest.where(judgements.c.sequence < wanted.before)
         with self._database.read() as connection:
-            fits = _conditions(wanted, folds_case=connection.dialect.name == "sqlite")
-            found = list(connection.scalars(newest.where(*fits)))
+            fits = _conditions(wanted)
+            found, total = _find(connection, wanted, fits, size=size)
             rows = _rows(connection, found[:size])
-        return Page(tuple(rows), len(found) > size, None if wanted.before else len(found))
+        return Page(tuple(rows), len(found) > size, None if wanted.before else total)
 
     def summary(self) -> Summary:
         """What was said of each version."""
@@ -144,7 +143,34 @@ class FeedbackSearch:
             return connection.scalar(query) or 0
 
 
-def _conditions(wanted: Filter, *, folds_case: bool) -> list[ColumnElement[bool]]:
+def _find(
+    connection: Connection, wanted: Filter, fits: Sequence[ColumnElement[bool]], *, size: int
+) -> tuple[list[int], int | None]:
+    """The numbers of a page and one more, and how many fit in all (None where that was not counted).
+
+    A word that many used is found in the newest judgements, one after the other; only for one that few used are all
+    texts gone through, from the other side.
+    """
+    newest = select(judgements.c.sequence).where(*fits).order_by(judgements.c.sequence.desc())
+    if wanted.before:
+        newest = newest.where(judgements.c.sequence < wanted.before)
+    text = wanted.text.strip()
+    if not text:
+        found = list(connection.scalars(newest.limit(size + 1)))
+        counted = select(judgements.c.sequence).where(*fits).limit(MOST_COUNTED).subquery()
+        return found, connection.scalar(select(func.count()).select_from(counted))
+    folds_case = connection.dialect.name == "sqlite"
+    near = newest.limit(_NEAR).subquery()
+    among = select(near.c.sequence).join(judgements, judgements.c.sequence == near.c.sequence)
+    among = among.where(_says_itself(text, folds_case=folds_case)).order_by(near.c.sequence.desc())
+    found = list(connection.scalars(among.limit(size + 1)))
+    if len(found) > size:
+        return found, None
+    every = list(connection.scalars(newest.where(_says(text, folds_case=folds_case)).limit(MOST_COUNTED)))
+    return every[: size + 1], len(every)
+
+
+def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     fits: list[ColumnElement[bool]] = [judgements.c.standing.is_(True)]
     for column, value in (
         (judgements.c.kind, wanted.kind),
@@ -157,36 +183,51 @@ def _conditions(wanted: Filter, *, folds_case: bool) -> list[ColumnElement[bool]
         fits.append(judgements.c.versions.contains(f" {wanted.version} ", autoescape=True))
     if wanted.day is not None:
         fits.append(judgements.c.day == wanted.day)
-    if wanted.text.strip():
-        fits.append(_says(wanted.text.strip(), folds_case=folds_case))
     return fits
 
 
 def _says(text: str, *, folds_case: bool) -> ColumnElement[bool]:
-    """Whether the judged reply, or what the rater wrote of it, holds this text.
-
-    `folds_case`: the database's LIKE has no regard to case by itself (of ASCII's letters), so no copy in lower case has
-    to be made of every text.
-    """
-
-    def holds(column: ColumnElement[str]) -> ColumnElement[bool]:
-        return (column.contains if folds_case else column.icontains)(text, autoescape=True)
-
-    replies = select(turns.c.id).where(holds(turns.c.completion))
-    pairs = select(comparisons.c.id).where(
-        or_(holds(comparisons.c.completion_a), holds(comparisons.c.completion_b))
-    )
-    wrote = ("rating", "critique", "correction")
+    """Whether the judged reply, or what the rater wrote of it, holds this text: sought in all texts at once."""
+    replies = select(turns.c.id).where(_holds(turns.c.completion, text, folds_case=folds_case))
+    pairs = select(comparisons.c.id).where(_of_pair(text, folds_case=folds_case))
     words = select(events.c.sequence).where(
-        and_(events.c.category == "judgement", events.c.kind.in_(wrote), holds(_text_of(events.c.payload)))
+        events.c.category == "judgement", *_written(text, folds_case=folds_case)
     )
     return or_(
         judgements.c.target.in_(replies), judgements.c.target.in_(pairs), judgements.c.sequence.in_(words)
     )
 
 
-def _text_of(column: ColumnElement[Any]) -> ColumnElement[str]:
-    return type_coerce(column, Text())
+def _says_itself(text: str, *, folds_case: bool) -> ColumnElement[bool]:
+    """The same of one judgement after the other: its reply, its pair and its words are looked up."""
+    replies = select(turns.c.id).where(
+        turns.c.id == judgements.c.target, _holds(turns.c.completion, text, folds_case=folds_case)
+    )
+    pairs = select(comparisons.c.id).where(
+        comparisons.c.id == judgements.c.target, _of_pair(text, folds_case=folds_case)
+    )
+    words = select(events.c.sequence).where(
+        events.c.sequence == judgements.c.sequence, *_written(text, folds_case=folds_case)
+    )
+    return or_(replies.exists(), pairs.exists(), words.exists())
+
+
+def _of_pair(text: str, *, folds_case: bool) -> ColumnElement[bool]:
+    sides = (comparisons.c.completion_a, comparisons.c.completion_b)
+    return or_(*(_holds(side, text, folds_case=folds_case) for side in sides))
+
+
+def _written(text: str, *, folds_case: bool) -> tuple[ColumnElement[bool], ...]:
+    """That an event carries words of a rater's, with this text among them."""
+    payload = type_coerce(events.c.payload, Text())
+    wrote = events.c.kind.in_(("rating", "critique", "correction"))
+    return wrote, _holds(payload, text, folds_case=folds_case)
+
+
+def _holds(column: ColumnElement[str], text: str, *, folds_case: bool) -> ColumnElement[bool]:
+    """`folds_case`: the database's LIKE has no regard to case by itself (of ASCII's letters), so no copy in lower case
+    has to be made of every text."""
+    return (column.contains if folds_case else column.icontains)(text, autoescape=True)
 
 
 def _rows(connection: Connection, sequences: Sequence[int]) -> list[Said]:

@@ -70,8 +70,8 @@ def plant(
     system_prompt: str = "",
     head: str | None = None,
 ) -> Conversation:
-    """A new conversation of `owner` with these messages; `head` is the key of the one that is shown last (None: the last
-    of `said`). Raises `ValueError` for a message whose parent does not stand before it, and for a system message.
+    """A new conversation of `owner` with these messages; `head` is the key of the one that is shown last (None: the
+    last of `said`). Raises `ValueError` for a message whose parent does not stand before it, and for a system message.
     """
     now = database.clock()
     conversation_id = database.new_id()

@@ -13,12 +13,14 @@ from typing import Any
 
 from memory.conversations import Conversations
 from memory.database import Database, open_database
+from memory.feedback_search import FeedbackSearch
 from memory.ledger import Ledger
 from memory.runs import Runs
 from studio.chat import ChatService
 from studio.door.gate import is_loopback
 from studio.door.service import Door, open_door
 from studio.feedback import FeedbackService
+from studio.feedback_sums import FeedbackSums
 from studio.guidelines import Guidelines
 from studio.judging import Judging
 from studio.policy.interface import Policy
@@ -49,6 +51,8 @@ class Studio:
     chat: ChatService
     feedback: FeedbackService
     judging: Judging
+    search: FeedbackSearch
+    sums: FeedbackSums
     retraining: Retraining
     scheduler: Scheduler
     door: Door
@@ -103,6 +107,7 @@ def build(
         feedback = FeedbackService(
             ledger, conversations, max_chars=settings.max_message_chars, clock=database.clock
         )
+        search = FeedbackSearch(database)
         judging = Judging(
             database,
             ledger,
@@ -146,6 +151,8 @@ def build(
             chat=chat,
             feedback=feedback,
             judging=judging,
+            search=search,
+            sums=FeedbackSums(ledger, search),
             retraining=retraining,
             scheduler=scheduler,
             door=door,

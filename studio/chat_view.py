@@ -7,7 +7,7 @@ vote, nothing in here tells its sides apart: no version, no letter. This module 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from memory.schema import Comparison, Label, LabeledComparison, Node, Rating, Side
@@ -22,6 +22,8 @@ Place = Literal["left", "right"]
 Choice = Literal["left", "right", "tie", "both_bad"]
 PLACES: tuple[Place, Place] = ("left", "right")
 View = dict[str, Any]
+SHOWN_AT_ONCE = 100
+"""Messages that a page is given at first; it asks for earlier ones."""
 
 
 def conversations(studio: Studio, owner: str) -> list[View]:
@@ -49,14 +51,18 @@ def room(studio: Studio, owner: str, conversation_id: str | None) -> View:
         return shared | {"conversation": None, "entries": [], "live": None}
     conversation = studio.chat.owned.get(owner, conversation_id)
     pending = studio.chat.pending(conversation_id, owner=owner)
+    # Before the messages are read: what is said in between makes the page look again.
+    as_of = stamp(studio, owner, conversation_id)
+    path = studio.chat.owned.path(owner, conversation_id, last=SHOWN_AT_ONCE)
     return shared | {
         "conversation": {
             "id": conversation.id,
             "title": conversation.title or "New conversation",
             "system_prompt": conversation.system_prompt,
         },
-        "stamp": stamp(studio, owner, conversation_id),
-        "entries": _entries(studio, owner, conversation_id),
+        "stamp": as_of,
+        "entries": entries(studio, owner, path, conversation_id=conversation_id),
+        "earlier": studio.chat.owned.said_before(owner, path[0]) if path else 0,
         "live": None if pending is None else live(pending),
     }
 
@@ -155,7 +161,8 @@ def _served(side: SideView) -> View:
     return {"version": side.served.version, "fingerprint": side.served.fingerprint}
 
 
-def _entries(studio: Studio, owner: str, conversation_id: str) -> list[View]:
+def entries(studio: Studio, owner: str, path: Sequence[Node], *, conversation_id: str) -> list[View]:
+    """These messages of the conversation, replies with what the person said of them."""
     given = studio.feedback.given(conversation_id, owner, owner=owner)
     ratings = {item.turn_id: item.value for item in given if isinstance(item, Rating)}
     compared: dict[str, LabeledComparison] = {}
@@ -163,7 +170,6 @@ def _entries(studio: Studio, owner: str, conversation_id: str) -> list[View]:
         if isinstance(item, LabeledComparison):
             compared |= {item.comparison.turn_A: item, item.comparison.turn_B: item}
     judged = judging_view.by_turn(given)
-    path = studio.chat.owned.path(owner, conversation_id)
     return [_entry(studio, owner, node, ratings=ratings, compared=compared, judged=judged) for node in path]
 
 

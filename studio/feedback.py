@@ -98,9 +98,11 @@ class FeedbackService:
         return None
 
     def given(self, conversation_id: str, rater: str, *, owner: str) -> list[Judgement]:
-        """Everything this rater has said about this conversation and stands by, to show it again."""
+        """Everything this rater has said about this conversation and stands by, to show it again: also what was said
+        of its replies where it branched off from."""
         self._owned.get(owner, conversation_id)
-        return list(self._ledger.judgements_of(conversation_id, rater))
+        said_in = [conversation_id, *self._conversations.lenders(conversation_id)]
+        return [judgement for place in said_in for judgement in self._ledger.judgements_of(place, rater)]
 
     def _turn(self, owner: str, turn_id: str) -> Turn:
         try:

@@ -58,51 +58,49 @@ def conversations_in(text: str) -> list[Read]:
 
 
 def _read(item: Any) -> Read | None:
-    if not isinstance(item, dict):
-        return None
-    if item.get("format") == FORMAT:
-        return _ours(item)
-    if isinstance(item.get("mapping"), dict):
-        return _chatgpt(item)
-    chat = item.get("chat", item)
-    if isinstance(chat, dict) and isinstance(chat.get("history"), dict):
-        return _open_webui(item, chat)
-    return None
+    data = _fields(item)
+    if data.get("format") == FORMAT:
+        return _ours(data)
+    if _fields(data.get("mapping")):
+        return _chatgpt(data)
+    chat = _fields(data.get("chat", item))
+    return _open_webui(data, chat) if _fields(chat.get("history")) else None
 
 
-def _ours(item: Mapping[str, Any]) -> Read:
-    rows = {str(row["id"]): row for row in item.get("messages", []) if isinstance(row, dict) and "id" in row}
+def _ours(data: Mapping[str, Any]) -> Read:
+    rows = [_fields(row) for row in _listed(data.get("messages"))]
     entries = {
-        key: (_key(row.get("parent")), _message(row.get("role"), row.get("content")))
-        for key, row in rows.items()
+        str(row["id"]): (_key(row.get("parent")), _message(row.get("role"), row.get("content")))
+        for row in rows
+        if "id" in row
     }
-    return _made(
-        item.get("title"), entries, head=_key(item.get("head")), system=str(item.get("system_prompt") or "")
-    )
+    return _made(data.get("title"), entries, head=_key(data.get("head")), system=data.get("system_prompt"))
 
 
-def _chatgpt(item: Mapping[str, Any]) -> Read:
+def _chatgpt(data: Mapping[str, Any]) -> Read:
     entries: dict[str, tuple[str | None, Message | None]] = {}
-    for key, row in item["mapping"].items():
-        said = (row.get("message") if isinstance(row, dict) else None) or {}
-        hidden = (said.get("metadata") or {}).get("is_visually_hidden_from_conversation")
-        parts = (said.get("content") or {}).get("parts") or []
+    for key, row in _fields(data.get("mapping")).items():
+        said = _fields(_fields(row).get("message"))
+        hidden = _fields(said.get("metadata")).get("is_visually_hidden_from_conversation")
+        parts = _listed(_fields(said.get("content")).get("parts"))
         text = "\n".join(part for part in parts if isinstance(part, str))
-        message = None if hidden else _message((said.get("author") or {}).get("role"), text)
-        entries[str(key)] = (_key(row.get("parent")) if isinstance(row, dict) else None, message)
-    return _made(item.get("title"), entries, head=_key(item.get("current_node")))
+        message = None if hidden else _message(_fields(said.get("author")).get("role"), text)
+        entries[str(key)] = (_key(_fields(row).get("parent")), message)
+    return _made(data.get("title"), entries, head=_key(data.get("current_node")))
 
 
-def _open_webui(item: Mapping[str, Any], chat: Mapping[str, Any]) -> Read:
-    rows = chat["history"].get("messages") or {}
+def _open_webui(data: Mapping[str, Any], chat: Mapping[str, Any]) -> Read:
+    history = _fields(chat.get("history"))
     entries = {
-        str(key): (_key(row.get("parentId")), _message(row.get("role"), row.get("content")))
-        for key, row in rows.items()
-        if isinstance(row, dict)
+        str(key): (
+            _key(_fields(row).get("parentId")),
+            _message(_fields(row).get("role"), _fields(row).get("content")),
+        )
+        for key, row in _fields(history.get("messages")).items()
     }
-    system = str((chat.get("params") or {}).get("system") or chat.get("system") or "")
-    title = item.get("title") or chat.get("title")
-    return _made(title, entries, head=_key(chat["history"].get("currentId")), system=system)
+    system = _fields(chat.get("params")).get("system") or chat.get("system")
+    title = data.get("title") or chat.get("title")
+    return _made(title, entries, head=_key(history.get("currentId")), system=system)
 
 
 def _made(
@@ -114,7 +112,7 @@ def _made(
 ) -> Read:
     """The tree without its empty places: who followed one of them follows the nearest message above it."""
     spoken = [message for _, message in entries.values() if message is not None and message.role == "system"]
-    system = system or (spoken[0].content if spoken else "")
+    told = system if isinstance(system, str) and system else (spoken[0].content if spoken else "")
     kept = {key for key, (_, message) in entries.items() if message is not None and message.role != "system"}
 
     def above(key: str | None) -> str | None:
@@ -132,7 +130,7 @@ def _made(
         if key in kept and (message := entries[key][1]) is not None
     ]
     shown = above(head) or (said[-1].key if said else None)
-    return Read(str(title or "")[:MAX_TITLE_CHARS], system, tuple(said), shown)
+    return Read(title[:MAX_TITLE_CHARS] if isinstance(title, str) else "", told, tuple(said), shown)
 
 
 def _parents_first(entries: Mapping[str, tuple[str | None, Message | None]]) -> Iterable[str]:
@@ -151,10 +149,24 @@ def _parents_first(entries: Mapping[str, tuple[str | None, Message | None]]) -> 
 
 
 def _message(role: Any, content: Any) -> Message | None:
-    if role not in get_args(Role) or not isinstance(content, str) or not content.strip():
+    if (
+        not isinstance(role, str)
+        or role not in get_args(Role)
+        or not isinstance(content, str)
+        or not content.strip()
+    ):
         return None
     return Message(role, content)
 
 
 def _key(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    """The fields of an object; none where something else stands in its place."""
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -49,10 +49,15 @@ class OwnedConversations:
         self.get(owner, node.conversation_id)
         return node
 
-    def path(self, owner: str, conversation_id: str) -> tuple[Node, ...]:
-        """The messages being shown, first to last."""
+    def path(self, owner: str, conversation_id: str, *, last: int | None = None) -> tuple[Node, ...]:
+        """The messages being shown, first to last; with `last` only so many of them, the newest."""
         self.get(owner, conversation_id)
-        return tuple(self._conversations.path(conversation_id))
+        return tuple(self._conversations.path(conversation_id, last=last))
+
+    def said_before(self, owner: str, node: Node) -> int:
+        """How many messages stand before this one on its path."""
+        self.get(owner, node.conversation_id)
+        return self._conversations.past_above(node).length
 
     def siblings(self, owner: str, node_id: str) -> tuple[Node, ...]:
         """The message and its alternatives (retries, edits), oldest first."""

@@ -20,6 +20,7 @@ from memory.database import StorageError
 from memory.runs import RunEnded, RunInProgress
 from studio import feedback_tab, health_tab, training_tab, versions_tab
 from studio.chat_tab import chat_room
+from studio.feedback_browser import feedback_browser
 from studio.intake import ChatRefused
 from studio.opening import Opening
 from studio.retraining import RetrainingRefused
@@ -128,6 +129,8 @@ def build_page(opening: Opening, visitors: Visitors) -> gr.Blocks:
             for name in ROOMS:
                 with gr.Tab(name.capitalize(), id=name, elem_id=name, visible=name != "health") as tabs[name]:
                     rooms[name] = gr.HTML("", apply_default_css=False, js_on_load=asset("rooms.js"))
+                    if name == "feedback":
+                        feedback_browser(opening, visitors)
         shown = [strip, *rooms.values(), tabs["health"], seen]
 
         def look(who: str, where: str, had: Seen) -> list[Any]:

@@ -35,6 +35,16 @@ def look(studio: Studio, owner: str, sent: Sent) -> View:
     return {"context": context(studio, owner, _conversation(sent))}
 
 
+def earlier(studio: Studio, owner: str, sent: Sent) -> View:
+    """The messages before the first one that the page has."""
+    node = studio.chat.owned.node(owner, str(sent.get("node")))
+    place = node.conversation_id
+    if node.parent is None:
+        return {"entries": []}
+    path = studio.conversations.path(place, leaf=node.parent, last=chat_view.SHOWN_AT_ONCE)
+    return {"entries": chat_view.entries(studio, owner, path, conversation_id=place)}
+
+
 def remember_by(studio: Studio, owner: str, sent: Sent) -> View:
     """Choose how the model is reminded of this conversation; an empty name: as the studio is set."""
     conversation = studio.chat.owned.get(owner, str(sent.get("conversation")))
@@ -93,6 +103,21 @@ def share(studio: Studio, owner: str, sent: Sent) -> View:
         return {"context": context(studio, owner, conversation.id), "say": "Who has the link can read it."}
     studio.conversations.share(conversation.id, None)
     return {"context": context(studio, owner, conversation.id), "say": "The link shows nothing any more."}
+
+
+def read_shared(studio: Studio, owner: str, sent: Sent) -> View:
+    """What a read-only link shows: the path, without owner, ids or judgements."""
+    try:
+        conversation = studio.conversations.shared_by(str(sent.get("word", "")))
+    except KeyError as error:
+        raise ChatRefused(str(error)) from error
+    if not studio.settings.share_links:
+        raise ChatRefused("This studio makes no links to conversations.")
+    said = [
+        {"role": node.message.role, "text": node.message.content}
+        for node in studio.conversations.path(conversation.id)
+    ]
+    return {"shared": {"title": conversation.title or "A conversation", "said": said}}
 
 
 def export(studio: Studio, owner: str, sent: Sent) -> View:
@@ -155,11 +180,13 @@ def delete_fact(studio: Studio, owner: str, sent: Sent) -> View:
 
 ACTIONS: dict[str, Callable[[Studio, str, Sent], View]] = {
     "context": look,
+    "earlier": earlier,
     "remember_by": remember_by,
     "search": search,
     "pin": pin,
     "branch": branch,
     "share": share,
+    "shared": read_shared,
     "export": export,
     "import": import_file,
     "facts": facts,

@@ -56,11 +56,9 @@ class Retraining:
     ) -> None:
         self._settings = settings
         self._runs = runs
-        self._ledger = ledger
         self._command = command
         self._cancel_grace = cancel_grace
         self._clock = clock
-        self._lock = threading.Lock()
         self.prospects = Prospects(settings, ledger)
         self._watchers: dict[str, threading.Thread] = {}
 

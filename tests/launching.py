@@ -11,7 +11,7 @@ from pathlib import Path
 JOB = Path(__file__).resolve().parent / "processes_job.py"
 
 
-def run_together(*words: object, count: int = 2, seconds: float = 240.0, **environment: str) -> list[str]:
+def run_together(*words: object, count: int = 2, seconds: float = 800.0, **environment: str) -> list[str]:
     """What each of `count` processes printed; those of one are started alone. Fails with their output if one fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -103,6 +103,8 @@ def trainers(base: str, out: str) -> None:
             pairs = [((40, 41, 2), (50, 2)), ((42, 2), (51, 52, 2)), ((43, 44, 2), (53, 54, 2))]
             orderings = [EncodedOrdering(prompt, pair, False, 1.0) for pair in pairs]
             reward_model = fit(loaded, orderings, settings=settings)
+            # As a save does, in the leading process alone.
+            processes.led(lambda model=reward_model.model: len(model.state_dict()))
             for at, value in enumerate(adapter_parameters(reward_model.model, REWARD)):
                 found[f"{mode}.reward.{at}"] = value.detach().clone()
             actors = beside(reward_model, settings=settings, previous=None)

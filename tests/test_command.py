@@ -97,6 +97,7 @@ def assert_board_shows(folder):
     assert "rewards/margins" in events.Tags()["scalars"]
 
 
+@pytest.mark.slow
 def test_prompts_alone_go_beside_the_ledger(tmp_path, base_folder):
     data = tmp_path / "data"
     database = open_database(f"sqlite:///{data / 'thumbprint.db'}")
@@ -200,6 +201,32 @@ def test_a_board_gets_each_step_once_and_nothing_else(tmp_path, monkeypatch, boa
         ("log", {"progress": 0.6, "rewards/margins": 0.2}, 2),
         ("finish",),
     ]
+
+
+def test_a_board_that_fails_stops_no_training(tmp_path, base_folder, monkeypatch, capsys, caplog):
+    """One that cannot begin a run is told, and the run is over; one that fails later is told in the log."""
+
+    class Error(Exception):
+        pass
+
+    def fail(*_, **__):
+        raise Error("no network")
+
+    module = ModuleType("wandb")
+    module.Error, module.init, module.log, module.finish = Error, fail, fail, lambda: None
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr("training.tracking.find_spec", lambda name: module)
+    path = str(dataset(tmp_path))
+    words = flags(tmp_path / "data", base_folder, "--dataset", path, "--report-to", "wandb")
+    assert main("dpo", words) == EXIT_CODES["failed"]
+    assert "wandb could not begin a run (no network)" in capsys.readouterr().err
+    (run,) = runs_of(tmp_path / "data").list()
+    assert run.state == "failed"
+
+    module.init = lambda **_: None
+    with reporting_to("wandb", project="p", name="n", folder=tmp_path, settings={}) as listen:
+        listen({"phase": "train", "time": 1.0, "step": 3, "loss": 0.5})
+    assert "wandb did not take step 3: no network" in caplog.text
 
 
 def test_help_explains_the_script_and_shows_a_right_row(capsys):

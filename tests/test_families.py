@@ -26,9 +26,10 @@ from tests.families import FAMILIES, family_tokenizer, save_family
 from tests.judged import DISLIKED, LIKED, quick_settings
 from tests.tiny import save_tiny_adapter
 from training.base import BaseModel, load_base
-from training.dpo import CANDIDATE, train
+from training.dpo import train
 from training.fingerprint import canary_logprobs, digest
 from training.generation import Decoding, sample
+from training.method import CANDIDATE
 from training.pairs import encode_pairs
 from training.prompt import PromptError, count_tokens, encode_prompt, encode_reply, encode_text
 from training.publishing import save_candidate

@@ -101,14 +101,19 @@ def first_values(train, base, rows, tmp_path, **changes):
     return found[0]
 
 
-def test_the_first_loss_of_kto_is_half_the_mean_weight(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sft_weight", [0.0, 0.5])
+def test_the_first_loss_of_kto_is_half_the_mean_weight_and_the_likelihood_of_what_is_liked(
+    base, tmp_path, monkeypatch, sft_weight
+):
     """A fresh policy is its reference: every log-ratio and the divergence are 0, and a row costs w (1 - sigmoid(0)), or
-    w / 2. Of four liked and two disliked rows the latter weigh twice: (4 * 1 + 2 * 2) / 6 / 2 = 2 / 3."""
+    w / 2. Of four liked and two disliked rows the latter weigh twice: (4 * 1 + 2 * 2) / 6 / 2 = 2 / 3. To that comes
+    minus the mean log-probability of the tokens of liked replies, one at a time."""
     monkeypatch.setattr("training.trl_training.multiplies_bfloat16", lambda device: False)
     rows = replies_of(base, liked=4, disliked=2)
     assert kto.label_weights(rows) == {"desirable_weight": 1.0, "undesirable_weight": 2.0}
-    values = first_values(kto.train, base, rows, tmp_path)
-    assert values["loss"] == pytest.approx(2 / 3, abs=1e-4)
+    nll = -fmean(score for row in rows if row.liked for score in logprobs_of(base.model, row))
+    values = first_values(kto.train, base, rows, tmp_path, sft_weight=sft_weight)
+    assert values["loss"] == pytest.approx(2 / 3 + sft_weight * nll, abs=1e-4)
     assert values["kl"] == pytest.approx(0.0, abs=1e-3)
 
 

@@ -14,7 +14,7 @@ from scripted_trainer import a_report
 
 from memory.database import StorageError
 from memory.schema import LabeledComparison
-from studio import chat_tab, feedback_tab, health_tab, launch, page, training_tab, versions_tab
+from studio import chat_tab, feedback_browser, feedback_tab, health_tab, launch, page, training_tab, versions_tab
 from studio.chat_tab import call
 from studio.intake import ChatRefused
 from studio.opening import Opening, opened
@@ -209,7 +209,8 @@ def test_the_feedback_room_counts_escapes_and_knows_what_is_mine(paired):
     paired.ask("vote", exchange=talk["id"], choice="left")
     drawn = feedback_tab.render(paired.studio, OWNER, paired.studio.database.clock())
     assert "People have given 3 comparisons." in drawn and "3 judgements of these are yours" in drawn
-    assert "<script" not in drawn and "&lt;script" in drawn
+    newest = feedback_browser.look(paired.studio, OWNER, {})["rows"][0]
+    assert newest["reply"].endswith("<script>alert(1)</script>"), "the page puts it in as text"
     assert "are yours" not in feedback_tab.render(paired.studio, VISITORS.owner(BOB), 0.0)
 
 

@@ -134,6 +134,7 @@ def test_killed_while_examining_and_killed_again(data, base_folder, uninterrupte
     assert runs_of(data).served() is None
     assert main("dpo", again) == EXIT_CODES["published"]
     assert_same_tensors(candidate_of(data), uninterrupted[0])
+    assert losses(runs_of(data).list()[0]) == uninterrupted[1], "no step was taken twice or too many"
 
 
 @pytest.mark.slow

@@ -343,3 +343,11 @@ def test_public_datasets_are_read(name, method, counts, left_out):
     source = read_dataset([str(path)], method=method)
     assert source.counts == counts
     assert sum(len(places) for places in source.left_out.values()) == left_out
+
+
+def test_the_rows_in_the_documentation_are_right():
+    """Each block of rows of docs/training.md holds what its heading says."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0].split("\n")[1:-1] for block in page.split("```json")[1:]]
+    kinds = [{type(said) for line in block for said in read_row(json.loads(line))} for block in blocks]
+    assert kinds == [{Pair}, {Thumb}, {Demonstration}, {Question}]

@@ -77,7 +77,7 @@ def test_errors_that_say_so_are_known_by_their_type_or_words():
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
     for error in (NO_ROOM, MemoryError(), refused.value):
-        assert "smaller batches did not help" in explain(error)
+        assert "even with the smallest batches" in explain(error)
 
 
 def test_pieces_are_halved_once_a_level_and_every_item_is_done_once(caplog):
@@ -146,7 +146,7 @@ def test_gradients_of_a_failed_attempt_are_taken_back():
 def pairs_of(base):
     rows = [
         PreferenceRow((Message("user", f"What about {n}?"),), LIKED[n % 3], DISLIKED[n % 3], str(n), str(n))
-        for n in range(8)
+        for n in range(4)
     ]
     return encode_pairs(base.tokenizer, rows, context_tokens=256)[1]
 
@@ -166,14 +166,14 @@ def test_a_trl_trainer_goes_on_in_halves_with_the_same_effective_batch(
     folder, tmp_path, caplog, method, rows, room
 ):
     """As `gradient_accumulation` doubled with half the batch: TRL computes pairs as two rows each, so four rows are
-    two pairs. SFT's loss is a sum over tokens, so there even the mean is that of the whole batch.
+    two pairs. Every step is over all rows, in whatever halves, so the loss is the same up to rounding; KTO's is not,
+    which estimates a divergence over the rows of a pass.
     """
     caplog.set_level(logging.WARNING, logger="training")
-    half = SETTINGS.model_copy(update={"batch_size": 2, "gradient_accumulation": 2})
-    if method is kto:  # its estimate of the divergence is over the rows of a pass
-        half = SETTINGS
+    plain = SETTINGS.model_copy(update={"sft_weight": 0.0})
+    half = plain.model_copy(update={"batch_size": 2, "gradient_accumulation": 2})
     found = []
-    for settings, limit in ((half, None), (SETTINGS, room)):
+    for settings, limit in ((half, None), (plain, room)):
         base = base_of(folder)
         tried = with_room_for(base.model, limit) if limit else []
         steps: list = []
@@ -184,14 +184,14 @@ def test_a_trl_trainer_goes_on_in_halves_with_the_same_effective_batch(
         if limit:
             assert max(tried) > limit
     warned = [record.getMessage() for record in caplog.records if "Memory ran out" in record.getMessage()]
-    assert len(warned) == len(set(warned)) >= 1
+    assert 1 <= len(warned) <= 3, "once a level where the reference is scored, and once a level in the steps"
     (losses, weights), (halved_losses, halved_weights) = found
     if method is not kto:
-        assert halved_losses[0] == pytest.approx(losses[0], rel=1e-4)
+        assert halved_losses == pytest.approx(losses, rel=1e-4)
     for one, other in zip(weights, halved_weights, strict=True):
         assert torch.isfinite(other).all()
-        if method is sft:
-            assert torch.allclose(one, other, atol=1e-4)
+        if method is not kto:
+            assert (one - other).norm() <= 1e-3 * one.norm()
 
 
 def pieces(base, settings):
@@ -257,8 +257,8 @@ def test_a_training_that_breaks_gives_back_what_it_had_before(folder, tmp_path):
     def poison(step):
         steps.append(step)
         if step.step == 2:
-            head = base.model.get_output_embeddings()
-            head.register_forward_hook(lambda module, arguments, output: output * math.nan)
+            words = base.model.get_input_embeddings()
+            words.register_forward_hook(lambda module, arguments, output: output * math.nan)
 
     kept: list = []
 
@@ -273,6 +273,7 @@ def test_a_training_that_breaks_gives_back_what_it_had_before(folder, tmp_path):
     assert [step.step for step in steps] == [1, 2]
     good = adapter_parameters(broken.value.last_good, CANDIDATE)
     assert all(torch.equal(now, then) for now, then in zip(good, kept[0], strict=True))
+    assert not all(torch.equal(now, then) for now, then in zip(good, kept[1], strict=True))
 
 
 def test_a_run_that_breaks_keeps_the_last_good_adapter_and_serves_nothing(tmp_path, folder):

@@ -123,10 +123,15 @@ def trl_arguments(folder: Path, settings: TrainingSettings) -> dict[str, Any]:
 
 
 def completion_marker() -> Any:
-    """A callback for a TRL trainer that marks a checkpoint as complete once all of it is on disk."""
+    """A callback for a TRL trainer that marks a checkpoint as complete once all of it is on disk, and has none written
+    after the last step: a trainer that goes on from there would take one step too many."""
     from transformers import TrainerCallback
 
     class Marker(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_save = False
+
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
                 written = Path(args.output_dir) / f"{_PREFIX}{state.global_step}"

@@ -87,6 +87,7 @@ def _lead(method: str, flags: Sequence[str] | None, processes: Processes) -> int
         plan = _plan(settings, database, words)
         return EXIT_CODES[_carry_out(plan, database, processes).state]
     except (
+        BoardUnavailable,
         CannotResume,
         DatasetUnreadable,
         RunEnded,
@@ -167,15 +168,19 @@ def _carry_out(plan: _Plan, database: Database, processes: Processes) -> Outcome
     if plan.before is not None:
         hand_over(Path(plan.before.folder), folder)
     with ExitStack() as stack:
-        listen = stack.enter_context(
-            reporting_to(
-                settings.report_to,
-                project=settings.project,
-                name=f"{settings.method}-{run.id}",
-                folder=folder / "tensorboard",
-                settings=plan.beginning.settings,
+        try:
+            listen = stack.enter_context(
+                reporting_to(
+                    settings.report_to,
+                    project=settings.project,
+                    name=f"{settings.method}-{run.id}",
+                    folder=folder / "tensorboard",
+                    settings=plan.beginning.settings,
+                )
             )
-        )
+        except BoardUnavailable as problem:
+            runs.update(run.id, state="failed", message=str(problem))
+            raise
         outcome = carry_out(
             run,
             settings,

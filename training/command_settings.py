@@ -108,7 +108,11 @@ def load_script(
     Raises as `load_settings` does.
     """
     named = type(settings.__name__, (settings,), {"__doc__": described, "__module__": __name__})
-    return load_settings(named, words, **{**values, "_cli_prog_name": f"python -m training.{script}"})
+    found: ScriptSettings = load_settings(
+        named, words, **{**values, "_cli_prog_name": f"python -m training.{script}"}
+    )
+    # Of the class that has a name of its own, so that other processes can be sent it.
+    return settings.model_construct(**dict(found))
 
 
 def deciding(settings: ScriptSettings) -> dict[str, Any]:

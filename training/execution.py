@@ -56,9 +56,11 @@ def together(lead: Callable[[Processes], int]) -> int:
 
 def _take_part(processes: Processes) -> int:
     try:
-        order = processes.take_order()
-        if order is not None:
-            order.take_part(processes)
+        # Launchers pass a signal on to all; the leading process hears it too, and ends the others in good order.
+        with signals_set(threading.Event()):
+            order = processes.take_order()
+            if order is not None:
+                order.take_part(processes)
     except Cancelled:
         return EXIT_CODES["cancelled"]
     except (
@@ -142,8 +144,8 @@ def explain(error: Exception) -> str:
 
     if is_out_of_memory(error):
         return (
-            "Memory ran out, and smaller batches did not help. Lower context_tokens or max_new_tokens, set "
-            "quantization to nf4, or choose a smaller model."
+            "Memory ran out, even with the smallest batches that could be tried. Lower batch_size (and raise "
+            "gradient_accumulation to make up for it), context_tokens or max_new_tokens, or choose a smaller model."
         )
     if "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error):
         return "Another process of this training has ended; what it printed says why."

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -99,12 +99,6 @@ class _Task:
     feedback: Feedback
     view: PreferenceView
 
-    def for_others(self) -> _Task:
-        """The task as it can be sent: the settings without the class that was made for ``--help``."""
-        names = RewardModelSettings.model_fields
-        plain = {name: getattr(self.settings, name) for name in names}
-        return replace(self, settings=RewardModelSettings.model_construct(**plain))
-
     def take_part(self, processes: Processes) -> None:
         """Do this process's share of the fit."""
         _fit_and_save(self, processes)
@@ -135,6 +129,7 @@ def _lead(flags: Sequence[str] | None, processes: Processes) -> int:
         return EXIT_CODES["cancelled"]
     except (
         ArithmeticError,
+        BoardUnavailable,
         CannotResume,
         DatasetUnreadable,
         ModelUnavailable,
@@ -226,7 +221,7 @@ def _carry_out(plan: _Plan, database: Database, processes: Processes) -> int:
             check()
 
         task = _Task(settings, plan.feedback, view)
-        processes.give_order(task.for_others())
+        processes.give_order(task)
         report, problem = _fit_and_save(task, processes, on_step=on_step, check=check)
     _write_report(plan, report, problem)
     forget_checkpoints(folder)

@@ -93,11 +93,13 @@ def draw_curves(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _points(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
-    return [
-        (float(line["step"]), float(line[key]))
+    """The values of `key` by step; of a step that was taken again after a resumption, the later one."""
+    by_step = {
+        float(line["step"]): float(line[key])
         for line in metrics
         if line["phase"] == "train" and isinstance(line.get(key), int | float)
-    ]
+    }
+    return sorted(by_step.items())
 
 
 def _facts(run: Run, metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -120,7 +120,7 @@ class TrainingSettings(PolicySettings):
     flipped labels). With label_smoothing above 0, sigmoid is robust as well."""
 
     sft_weight: float = Field(1.0, ge=0.0)
-    """Weight of the negative log-likelihood of chosen replies beside the DPO loss. It keeps replies fluent.
+    """Weight of the negative log-likelihood of chosen (KTO: of liked) replies beside the loss. It keeps replies fluent.
     """
 
     judged_pairs: int = Field(128, ge=0)

@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 
 
 def prepare_layers(model: Any) -> None:
-    """Divide the decoder layers of `model` among the processes of the default group, and put them together again."""
+    """Divide the decoder layers of `model` among the processes of the default group, and put them together again.
+
+    All weights are frozen before, because each layer makes them anew, as they were then, whenever it is put together.
+    """
     from torch.distributed.fsdp import fully_shard
 
+    model.requires_grad_(False)
     for layer in layers_of(model):
         fully_shard(layer)
     _put_together(model)
+    for layer in layers_of(model):
+        for module in layer.modules():
+            # FSDP takes a layer apart when somebody asks for its weights. The process that saves an adapter would then
+            # wait for the others, who save nothing.
+            module._state_dict_pre_hooks.clear()
 
 
 @contextmanager

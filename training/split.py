@@ -82,7 +82,7 @@ def _trained_conversations(
         name = waiting.pop()
         if name not in trained:
             trained.add(name)
-            waiting += [other for key in said[name] for other in saying[key] if other not in trained]
+            waiting += [other for key in said[name] for other in saying.pop(key, ())]  # each prompt once
     return trained
 
 

@@ -6,6 +6,7 @@ and none is loaded unless it is asked for. It knows no run, no method and no led
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+log = logging.getLogger("training")
 Board = Literal["none", "tensorboard", "trackio", "wandb"]
 Listener = Callable[[Mapping[str, Any]], None]
 _NOT_FIGURES = {"time", "step", "total_steps", "seconds_left"}
@@ -56,16 +58,26 @@ def reporting_to(
             yield write
     else:
         library: Any = import_module(board)
-        library.init(project=project, name=name, config=dict(settings))
+        failures = (OSError, RuntimeError, ValueError, getattr(library, "Error", OSError))
         try:
-            yield lambda line: _send(library, line)
+            library.init(project=project, name=name, config=dict(settings))
+        except failures as error:
+            raise BoardUnavailable(
+                f"{board} could not begin a run ({error}). Set it up, or leave --report-to out; the metrics are in the "
+                "run's metrics.jsonl in any case."
+            ) from error
+
+        def send(line: Mapping[str, Any]) -> None:
+            try:
+                if figures := _figures(line):
+                    library.log(figures, step=line["step"])
+            except failures as error:
+                log.warning("%s did not take step %s: %s", board, line["step"], error)
+
+        try:
+            yield send
         finally:
             library.finish()
-
-
-def _send(library: Any, line: Mapping[str, Any]) -> None:
-    if figures := _figures(line):
-        library.log(figures, step=line["step"])
 
 
 def _figures(line: Mapping[str, Any]) -> dict[str, float]:

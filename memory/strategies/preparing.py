@@ -21,6 +21,8 @@ TOKENS_BETWEEN = 4
 """Kept free for where a part meets the one before it."""
 ADDITIONS_SHARE = 0.35
 """Most of the budget that summary and recalled passages may take; the newest turns say more about what is meant."""
+WORTH_FILLING = 0.1
+"""Of the budget: when the additions leave so much of their share free, more turns take it."""
 FACTS_HEADING = "What you know about the person:"
 
 
@@ -108,7 +110,10 @@ def prepare(
     while made:
         held = _tokens(request, [*opening, *made], smaller)
         if held <= request.budget:
-            return _prepared([*opening, *made], Window(smaller.said, smaller.first, held))
+            turns = Window(smaller.said, smaller.first, held)
+            if request.budget - held > WORTH_FILLING * request.budget:
+                turns = _window(request, [*opening, *made], budget=request.budget, most_turns=most_turns)
+            return _prepared([*opening, *made], turns)
         made.pop()
     return _prepared(opening, window)
 

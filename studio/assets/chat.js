@@ -131,6 +131,10 @@ const rate = async (entry, value) => {
   draw();
 };
 const judging = thumbprint.judging({ act, request, say, draw: () => draw(), room: () => room, rate });
+const memory = thumbprint.remembering({ act, request, say, room: () => room, open: (id) => open(id), scroll, draw: () => draw() });
+composer.insertBefore(memory.bar, composer.lastElementChild);
+list.before(memory.search);
+list.after(memory.importer);
 const copy = async (text) => {
   try { await navigator.clipboard.writeText(text); say("Copied."); } catch { say("This browser does not let a page copy. Select the text and copy it.", true); }
 };
@@ -180,6 +184,7 @@ const hideConversation = async (item) => {
 // --- entering a room, and following a reply -------------------------------------------------------------------------
 const enter = (next, exchange = next.live) => {
   const another = next.conversation?.id !== room.conversation?.id;
+  next = memory.withEarlier(next, another ? [] : room.entries);
   room = next;
   if (another) { editing = null; instructionsBox.hidden = true; }
   remember("thumbprint.conversation", room.conversation?.id ?? "");
@@ -253,6 +258,7 @@ const draw = () => {
   const said = new Set(room.entries.map((entry) => entry.node));
   for (const id of drawn.keys()) if (!said.has(id)) drawn.delete(id);
   if (!nodes.length && !live) nodes.push(emptyNode());
+  if (room.earlier > 0) nodes.unshift(memory.earlierNode());
   const end = liveNode() ?? endNode();
   if (end) nodes.push(end);
   nodes.forEach((node, at) => { if (column.children[at] !== node) column.insertBefore(node, column.children[at] ?? null); });
@@ -260,13 +266,14 @@ const draw = () => {
   const writing = live?.state === "writing";
   stopButton.hidden = !writing; sendButton.hidden = writing;
   root.classList.toggle("asking", Boolean(live?.kind === "pair" && !live.voted));
+  if (!live) void memory.look();
   if (stick) toEnd(true);
   if (focused && document.activeElement?.dataset?.judge !== focused) column.querySelector(`[data-judge="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 };
 const drawList = () => {
   const rows = room.conversations.map((item) => el("li", { class: item.id === room.conversation?.id ? "current" : null },
     el("button", { type: "button", class: "name", dir: "auto", "aria-current": item.id === room.conversation?.id ? "true" : null, onclick: () => { open(item.id); foldAfterChoice(); } }, item.title),
-    tool("edit", `Rename “${item.title}”`, () => renameConversation(item)), tool("bin", `Delete “${item.title}”`, () => hideConversation(item))));
+    memory.pin(item), tool("edit", `Rename “${item.title}”`, () => renameConversation(item)), tool("bin", `Delete “${item.title}”`, () => hideConversation(item))));
   list.replaceChildren(...(rows.length ? rows : [el("li", { class: "none soft" }, "What you talk about will be listed here.")]));
 };
 const emptyNode = () => el("div", { class: "empty" },
@@ -325,7 +332,7 @@ const entryNode = (entry, last = false) => {
       entry.turn && !live && entry.siblings.length > 1 && tool("order", "Put the replies in order (o)", () => judging.order(entry), { "data-judge-order": "" }),
       last && !live && tool("retry", "Another reply", () => { ended = null; act("retry", { conversation: room.conversation.id, node: entry.node }); }),
       entry.turn && !live && tool("edit", "Correct this reply", () => edit(entry, "correct")),
-      tool("copy", "Copy", () => copy(entry.text)), branches(entry),
+      tool("copy", "Copy", () => copy(entry.text)), !live && !last && memory.branch(entry), branches(entry),
       el("span", { class: "by soft mono", title: entry.corrected ? "You wrote this" : `Answered by ${entry.version}, fingerprint ${entry.fingerprint}` }, entry.corrected ? "your wording" : entry.version)),
     judging.panel(entry));
 };
@@ -399,5 +406,7 @@ const begin = async () => {
   }
   ready = true;
   void judging.look();
+  void memory.look(true);
+  void memory.visit();
 };
 void begin();

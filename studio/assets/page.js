@@ -39,6 +39,8 @@ window.thumbprint = (() => {
     stop: "M7 7h10v10H7z",
     back: "M15 5l-7 7 7 7",
     on: "M9 5l7 7-7 7",
+    pin: "M9 4h6l-1 6 4 4H6l4-4zM12 14v6",
+    branch: "M6 4v16M6 9a6 6 0 0 0 6 6h6M15 12l3 3-3 3",
     gear: "M4 7h10M18 7h2M4 17h2M10 17h10M14 7a2 2 0 1 0 4 0 2 2 0 1 0-4 0M6 17a2 2 0 1 0 4 0 2 2 0 1 0-4 0",
     close: "M6 6l12 12M18 6L6 18",
     check: "M5 12.5l4.5 4.5L19 7.5",
