@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,9 @@ def _judging_as_ours(base: BaseModel, settings: TrainingSettings) -> dict[str, A
 
     from training.reward_model import new_head
 
-    model: Any = AutoModelForSequenceClassification.from_config(base.model.config, num_labels=1)
+    config = deepcopy(base.model.config)
+    config.num_labels = 1
+    model: Any = AutoModelForSequenceClassification.from_config(config)
     model.model = base.model.model
     lora = lora_config(settings)
     lora.task_type, lora.target_modules = None, _names_of_linears(base.model.model)

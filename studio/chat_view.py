@@ -202,24 +202,25 @@ def _entry(
         "judged": judged.get(turn.id, {"scores": {}}),
     }
     if turn.id in compared:
-        view["compared"] = _compared(compared[turn.id], turn.id)
+        view["compared"] = _compared(compared[turn.id].comparison, compared[turn.id].label, turn.id)
+    elif len(view["siblings"]) > 1 and (asked := studio.ledger.comparison_of_turn(turn.id)) is not None:
+        view["compared"] = _compared(asked, None, turn.id)
     return view
 
 
-def _compared(labeled: LabeledComparison, turn_id: str) -> View:
-    """What the person chose between, seen from the reply that is shown."""
-    comparison = labeled.comparison
+def _compared(comparison: Comparison, label: Label | None, turn_id: str) -> View:
+    """What the person chose between, seen from the reply that is shown. Without a choice no version is told."""
     shown: Side = "A" if comparison.turn_A == turn_id else "B"
     other = ("B", comparison.version_B, comparison.completion_B)
     if shown == "B":
         other = ("A", comparison.version_A, comparison.completion_A)
     order: tuple[Side, Side] = ("A", "B") if comparison.shown_first == "A" else ("B", "A")
-    label = labeled.label
+    version = comparison.version_A if shown == "A" else comparison.version_B
     return {
         "id": comparison.id,
         "choice": PLACES[order.index(label)] if label in ("A", "B") else label,
         "place": PLACES[order.index(shown)],
-        "version": comparison.version_A if shown == "A" else comparison.version_B,
-        "other_version": other[1],
+        "version": version if label else "",
+        "other_version": other[1] if label else "",
         "other_text": other[2],
     }

@@ -129,12 +129,14 @@ def trainers(base: str, out: str) -> None:
 
 
 def commands(data: str, base: str, words: str) -> None:
-    """``python -m training.run`` for each of the methods in `words`, ``method`` or ``method+--flag=value``."""
+    """``python -m training.run`` for each of the methods in `words`, ``method`` or ``method+--flag=value``, or the
+    script of the reward model."""
     import training.trl_training
 
     # Sums of bfloat16 products depend on how rows are padded together.
     training.trl_training.multiplies_bfloat16 = lambda device: False
     from training.processes import joined
+    from training.reward_command import main as fit
     from training.run import main
 
     launched = dict(os.environ)
@@ -142,9 +144,13 @@ def commands(data: str, base: str, words: str) -> None:
     with joined():
         for word in words.split(","):
             method, *flags = word.split("+")
-            place = ["--data-dir", f"{data}/{word}", "--model", base, "--method", method]
+            place = ["--data-dir", f"{data}/{word}", "--model", base]
             os.environ.update(launched)
-            print(word, main([*place, *shared, *flags]), flush=True)
+            if method == "reward_model":
+                code = fit([*place, *shared, *flags])
+            else:
+                code = main([*place, "--method", method, *shared, *flags])
+            print(word, code, flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,13 @@ RATED = PreferenceView((), (), rated=thumbs(20, 12), rated_heldout=thumbs(4, 4))
 CORRECTED = PreferenceView(
     pairs(10, "correction"), pairs(4, "correction", 10), written=thumbs(10, written=True)
 )
+LIKED = PreferenceView(
+    pairs(2, "correction"),
+    pairs(2, first=2),
+    rated=thumbs(10),
+    rated_heldout=thumbs(2, 2),
+    written=thumbs(2, written=True),
+)
 ALL = PreferenceView(
     (*COMPARED.train, *CORRECTED.train),
     COMPARED.heldout,
@@ -58,11 +65,16 @@ ALL = PreferenceView(
     [
         (COMPARED, "dpo", "there are enough of them: 24 comparisons, 0 thumbs, 0 corrections"),
         (RATED, "kto", "most of what people said is thumbs: 0 comparisons, 40 thumbs, 0 corrections"),
-        (CORRECTED, "sft", "people mostly wrote what they wanted: 0 comparisons, 0 thumbs, 14 corrections"),
+        (
+            CORRECTED,
+            "dpo",
+            "pairs and corrections, because there are enough of them: 0 comparisons, 0 thumbs, 14 cor",
+        ),
+        (LIKED, "sft", "because all else is too little: 2 comparisons, 14 thumbs, 2 corrections"),
         (ALL, "dpo", "24 comparisons, 12 thumbs, 10 corrections"),
         (PreferenceView(pairs(6), pairs(4, first=6), rated=thumbs(4, 4)), "kto", "pairs are too few for DPO"),
     ],
-    ids=["pairs", "thumbs", "corrections", "everything", "a few of each"],
+    ids=["pairs", "thumbs", "corrections", "likes", "everything", "a few of each"],
 )
 def test_the_method_follows_from_what_there_is_and_the_sentence_says_so(view, method, reason):
     choice = choose(view, settings("auto"))

@@ -104,7 +104,9 @@ def test_prompts_alone_go_beside_the_ledger(tmp_path, base_folder):
     fill_ledger(database, comparisons=30)
     database.close()
     path = write_lines(tmp_path / "prompts.jsonl", [{"prompt": f"Tell me of {n}."} for n in range(3)])
-    assert main("dpo", flags(data, base_folder, "--dataset", path)) == EXIT_CODES["published"]
+    words = ["--ppo-iterations", "1", "--rollout-size", "8", "--ppo-epochs", "1", "--judged-pairs", "0"]
+    words += ["--reward-learning-rate", "0.01", "--min-steps", "20", "--dataset", path]
+    assert main("ppo", flags(data, base_folder, *words)) == EXIT_CODES["published"]
     (version,) = Registry(data / "adapters").versions()
     assert {name.split(":")[0] for name in version.manifest.feedback_ids} == {"comparison"}
 

@@ -54,13 +54,23 @@ def test_values_and_gradients_are_those_of_the_plain_layer(shape, bias, products
         assert torch.allclose(expected, actual, atol=2e-4)
 
 
-def test_rows_are_filled_up_to_few_different_numbers(products):
+def test_rows_are_filled_up_to_few_different_numbers():
+    found = {cpu_products._filled_up(rows) for rows in range(18, 300)}
+    assert found == {32, 64, 128, 192, 256, 320}
+    assert cpu_products._filled_up(1100) == 1152
+
+
+def test_layers_that_read_the_same_rows_keep_them_once():
+    """What is saved for the way back is the rows themselves, not a copy that was filled up."""
     _, quick = pair()
-    with torch.no_grad():
-        for rows in range(18, 300):
-            quick(torch.randn(rows, 96))
-        quick(torch.randn(1100, 96))
-    assert {shape[0] for shape in products} == {32, 64, 128, 192, 256, 320, 1152}
+    kept = []
+    x = torch.randn(130, 96, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda value: kept.append(value) or value, lambda value: value
+    ):
+        quick(x)
+    assert {tuple(value.shape) for value in kept} == {(130, 96), (160, 96)}
+    assert all(value.data_ptr() in (x.data_ptr(), quick.weight.data_ptr()) for value in kept)
 
 
 def test_it_can_be_differentiated_twice():

@@ -198,8 +198,9 @@ def test_a_vote_is_changed_taken_back_and_undone_where_the_conversation_has_move
         talk = room["conversation"]["id"]
         undone = ann.ask("undo", conversation=talk)["room"]
         assert undone["entries"][1]["compared"]["choice"] == "left"
-        ann.ask("vote_again", comparison=live["id"], choice=None)
+        left = ann.ask("vote_again", comparison=live["id"], choice=None)["room"]["entries"][1]["compared"]
         assert studio.ledger.comparisons() == []
+        assert (left["choice"], left["version"], left["other_version"]) == (None, "", "")
         assert "expected one of" in ann.ask("vote_again", comparison=live["id"], choice="up")["refused"]
         versions = {studio.judging.guidelines.current().version, ""}
         with studio.database.read() as connection:
@@ -207,6 +208,17 @@ def test_a_vote_is_changed_taken_back_and_undone_where_the_conversation_has_move
                 "SELECT category, guidelines FROM events WHERE kind = 'comparison'"
             )
             assert {guidelines for _, guidelines in said} == versions
+
+
+def test_a_pair_that_was_skipped_can_still_be_judged(tmp_path):
+    with furnish(tmp_path / "data", compare_every=1) as studio:
+        ann = Browser(studio)
+        live = ann.say("Which is better?")["live"]
+        compared = ann.ask("skip", exchange=live["id"])["room"]["entries"][1]["compared"]
+        assert (compared["id"], compared["choice"], compared["place"]) == (live["id"], None, "left")
+        room = ann.ask("vote_again", comparison=live["id"], choice="right")["room"]
+        assert room["entries"][1]["compared"]["choice"] == "right"
+        assert studio.ledger.comparisons()[0].chosen == live["sides"][1]["text"]
 
 
 def test_consent_is_asked_once_and_nothing_is_kept_before(tmp_path):

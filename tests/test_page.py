@@ -14,7 +14,16 @@ from scripted_trainer import a_report
 
 from memory.database import StorageError
 from memory.schema import LabeledComparison
-from studio import chat_tab, feedback_browser, feedback_tab, health_tab, launch, page, training_tab, versions_tab
+from studio import (
+    chat_tab,
+    feedback_browser,
+    feedback_tab,
+    health_tab,
+    launch,
+    page,
+    training_tab,
+    versions_tab,
+)
 from studio.chat_tab import call
 from studio.intake import ChatRefused
 from studio.opening import Opening, opened

@@ -20,12 +20,12 @@ from training.base import load_base
 from training.execution import EXIT_CODES
 from training.gate import decide
 from training.generation import Decoding, sample, sample_with_logprobs, speaking_as, token_logprobs
+from training.groundwork import encode_prompts
 from training.lines import action_logprobs
 from training.method import CANDIDATE, REFERENCE, NothingToLearn, TrainingDiverged, adapter_parameters
 from training.metrics import read_metrics
 from training.pairs import EncodedPair
 from training.policy_updates import Learner
-from training.groundwork import encode_prompts
 from training.ppo import optimize
 from training.prompt import encode_prompt
 from training.publishing import save_candidate

@@ -140,6 +140,7 @@ def test_two_processes_make_the_reward_model_and_the_policies_that_one_makes(
 
 
 METHODS = (
+    "reward_model",
     "dpo",
     "kto",
     "sft+--epochs=0.7+--min-steps=3",
@@ -220,7 +221,7 @@ def test_a_run_of_two_processes_that_is_cancelled_ends_both_and_says_so(base_fol
         target=lambda: printed.extend(run_together("commands", tmp_path, base_folder, method))
     )
     launch.start()
-    while launch.is_alive() and not any("step 2 of" in run.message for run in runs.list()):
+    while launch.is_alive() and not any("of 100000" in run.message for run in runs.list()):
         time.sleep(0.2)
     (run,) = runs.list()
     runs.request_cancel(run.id)
@@ -235,13 +236,18 @@ def test_a_run_of_two_processes_that_is_cancelled_ends_both_and_says_so(base_fol
 
 
 def candidate_of(data: Path) -> Path:
-    (found,) = data.glob("runs/*/candidate/adapter_model.safetensors")
+    """What was learned: a run's candidate, or the reward model, beside whose folder the metrics are too."""
+    (found,) = [
+        *data.glob("runs/*/candidate/adapter_model.safetensors"),
+        *data.glob("reward_model/reward/adapter_model.safetensors"),
+    ]
     return found
 
 
 def losses_of(metrics: Path) -> list[float]:
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [row["loss"] for row in rows if row.get("loss") is not None]
+    found = [row.get("loss", row.get("reward_model/loss")) for row in rows]
+    return [loss for loss in found if loss is not None]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

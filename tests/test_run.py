@@ -140,16 +140,17 @@ def test_a_candidate_that_fails_the_gate_is_kept_but_not_served(studio):
 
 
 @pytest.mark.parametrize(
-    ("fill", "method", "kind"),
+    ("fill", "asked", "method", "kind"),
     [
-        (lambda database: fill_thumbs(database, thumbs=60), "kto", "rating:"),
-        (lambda database: fill_corrections(database, corrections=30), "sft", "correction:"),
+        (lambda database: fill_thumbs(database, thumbs=60), "auto", "kto", "rating:"),
+        (lambda database: fill_corrections(database, corrections=30), "auto", "dpo", "correction:"),
+        (lambda database: fill_corrections(database, corrections=30), "sft", "sft", "correction:"),
     ],
-    ids=["thumbs", "corrections"],
+    ids=["thumbs", "corrections", "imitated corrections"],
 )
-def test_auto_retrains_on_thumbs_or_corrections_alone_and_the_gate_has_its_say(studio, fill, method, kind):
+def test_thumbs_or_corrections_alone_retrain_and_the_gate_has_its_say(studio, fill, asked, method, kind):
     fill(studio.database)
-    assert studio.run(*LENIENT, "--method", "auto") == EXIT_CODES["published"]
+    assert studio.run(*LENIENT, "--method", asked) == EXIT_CODES["published"]
     (run,) = studio.runs.list()
     manifest = studio.registry.get("v0001").manifest
     assert manifest.method == method
@@ -163,9 +164,9 @@ def test_auto_retrains_on_thumbs_or_corrections_alone_and_the_gate_has_its_say(s
     assert report.preference_accuracy is not None
     assert report.win_rate_served is not None
     log = (Path(run.folder) / "log.txt").read_text()
-    assert f"Chose {method.upper()}, which" in log
+    assert (f"Chose {method.upper()}, which" in log) is (asked == "auto")
     said = [line["message"] for line in read_metrics(Path(run.folder) / "metrics.jsonl")]
-    assert any(f"Chose {method.upper()}, which" in message for message in said)
+    assert any(f"Chose {method.upper()}, which" in message for message in said) is (asked == "auto")
 
 
 @pytest.mark.parametrize(

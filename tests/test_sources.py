@@ -126,6 +126,8 @@ def test_a_conversation_shows_each_of_its_replies():
             {"chosen": f"{TRANSCRIPT} {GOOD}", "rejected": f"\n\nHuman: Hello?\n\nAssistant: {BAD}"},
             "part before their last reply",
         ),
+        ({"prompt": PROMPT, "chosen": GOOD, "rejected": None}, "chosen without rejected"),
+        ({"prompt": PROMPT, "rejected": GOOD}, "rejected without chosen"),
         ({"prompt": PROMPT, "completion": GOOD, "label": ""}, "a blank label"),
         ({"prompt": PROMPT, "completion": GOOD, "label": "maybe"}, "a label that is 'maybe'"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "a message by 'tool'"),
@@ -257,6 +259,15 @@ def test_wrong_columns_are_told_with_a_right_row(tmp_path):
         WrongColumns, match=r"None of 2 rows can be used; 2 of them: columns of no known format"
     ):
         read_dataset([other], method="kto")
+
+
+def test_prompts_are_enough_for_methods_that_ask_them(tmp_path):
+    path = write_lines(tmp_path / "prompts.jsonl", [{"prompt": "Hi?", "response_1": "a", "response_2": "b"}])
+    assert read_dataset([path], method="grpo").counts == {"prompt without a reply": 1}
+    with pytest.raises(
+        WrongColumns, match=r"These rows are prompts \(prompt\). grpo, ppo, rloo can learn from them"
+    ):
+        read_dataset([path], method="dpo")
 
 
 @pytest.mark.parametrize("method", LEARNED)

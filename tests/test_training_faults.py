@@ -203,7 +203,10 @@ def pieces(base, settings):
 def by_own_loops(folder, room: int | None, mode: str):
     """(reward model's, policy's and critic's parameters) after a fit and two iterations of PPO."""
     settings = quick_settings(
-        **{**QUICK, "min_steps": 3}, policy_update=mode, reward_epochs=0.1, reward_learning_rate=1e-2
+        **{**QUICK, "min_steps": 2, "ppo_epochs": 1},
+        policy_update=mode,
+        reward_epochs=0.1,
+        reward_learning_rate=1e-2,
     )
     base = base_of(folder, settings)
     if room:
@@ -215,7 +218,7 @@ def by_own_loops(folder, room: int | None, mode: str):
     return [*fitted, *actors.policy_parameters(), *actors.critic_parameters()]
 
 
-@pytest.mark.parametrize("mode", ["ppo", "trpo"])
+@pytest.mark.parametrize("mode", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
 def test_our_own_loops_take_the_same_steps_in_smaller_pieces(folder, caplog, mode):
     """Everywhere: the fit, sampling, scoring, policy, critic and PTX. Shares add up, so nothing else changes."""
     caplog.set_level(logging.WARNING, logger="training")

@@ -1,8 +1,8 @@
 """Which method fits what people have said? Chooses one and explains the choice in a sentence.
 
-Pairs say most a click, so they come first; thumbs when there are far more of them; corrections and likes alone when
-there is nothing else. A method with a reward model is never chosen: docs/methods.md has the measurements. How much a
-method needs is `training.trigger`'s to say. Pure; it reads no ledger and trains nothing.
+Pairs say most a click, and a correction is one; thumbs come first when there are far more of them, likes alone when there
+is nothing else. A method with a reward model is never chosen: docs/methods.md has the measurements. How much a method
+needs is `training.trigger`'s to say. Pure; it reads no ledger and trains nothing.
 """
 
 from __future__ import annotations
@@ -40,12 +40,11 @@ def choose(view: PreferenceView, settings: TrainingSettings) -> Choice:
         return Choice(
             "kto", f"Chose KTO, which learns from thumbs, because most of what people said is thumbs: {held}."
         )
-    if "sft" in ready and corrected > compared:
-        return Choice(
-            "sft", f"Chose SFT, which imitates replies, because people mostly wrote what they wanted: {held}."
-        )
     if "dpo" in ready:
-        return Choice("dpo", f"Chose DPO, which learns from pairs, because there are enough of them: {held}.")
+        return Choice(
+            "dpo",
+            f"Chose DPO, which learns from pairs and corrections, because there are enough of them: {held}.",
+        )
     if "kto" in ready:
         return Choice(
             "kto", f"Chose KTO, which learns from thumbs, because pairs are too few for DPO: {held}."

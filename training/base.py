@@ -74,6 +74,10 @@ def load_base(settings: TrainingSettings, processes: Processes = ALONE) -> BaseM
     config = load_config(folder)
     context_tokens = context_of(config, settings)
     device = _choose_device(settings.quantization)
+    if processes.shards and settings.quantization == "int8" and device.type != "cpu":
+        raise ModelUnavailable(
+            "An int8 base cannot be divided among processes. Set quantization to nf4 or none, or launch with ddp.yaml."
+        )
     model = _load_model(folder, settings, device, shards=processes.shards)
     if processes.shards:
         prepare_layers(model)

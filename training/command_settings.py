@@ -46,7 +46,7 @@ class ScriptSettings(TrainingSettings):
 
     dataset: Annotated[tuple[str, ...], NoDecode] = ()
     """Learn from these instead of the studio's ledger: files (.jsonl, .json, .csv, .tsv, .parquet, also .gz), folders
-    of them or names on the Hub, separated by commas. Prompts alone go beside the ledger's judgements."""
+    of them or names on the Hub, separated by commas. Prompts alone, for ppo, rloo and grpo, go beside the ledger's."""
 
     dataset_split: str = "train"
     """Which part to read of a folder or a Hub dataset that has several."""

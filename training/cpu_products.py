@@ -51,23 +51,20 @@ def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
     if rows * layer.in_features * layer.out_features < _SMALL_WORK or not _is_plain(input, weight):
         return linear(input, weight, bias)
     flat = input.reshape(rows, layer.in_features)
-    missing = _filled_up(rows) - rows
-    if missing:
-        flat = pad(flat, (0, 0, 0, missing))
     product: Tensor = _Product.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
-    return product[:rows].view(*input.shape[:-1], layer.out_features)
+    return product.view(*input.shape[:-1], layer.out_features)
 
 
 class _Product(torch.autograd.Function):
     """x W^T + b for x [rows, inputs], W [outputs, inputs], b [outputs] or None, as often differentiable as one likes:
-    the gradients are such products again.
+    the gradients are such products again. What is kept for them is x itself, which several layers may share.
     """
 
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         context.save_for_backward(x, weight)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return product
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(_filled(x), weight, bias, "none", [], "")
+        return product[: len(x)]
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,8 +75,9 @@ class _Product(torch.autograd.Function):
             of_x = apply(gradient, weight.t(), None)
         if context.needs_input_grad[1]:
             # The narrower side as the rows: oneDNN is several times as quick that way round.
+            outer, inner = _filled(gradient).t(), _filled(x).t()
             narrow = weight.shape[0] <= weight.shape[1]
-            of_weight = apply(gradient.t(), x.t(), None) if narrow else apply(x.t(), gradient.t(), None).t()
+            of_weight = apply(outer, inner, None) if narrow else apply(inner, outer, None).t()
         if context.needs_input_grad[2]:
             of_bias = gradient.sum(0)
         return of_x, of_weight, of_bias
@@ -92,6 +90,12 @@ def _is_plain(input: Tensor, weight: Tensor) -> bool:
         and input.device.type == weight.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """`rows` with zeros below them, up to a number of rows that there is a kernel for."""
+    missing = _filled_up(len(rows)) - len(rows)
+    return pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _filled_up(rows: int) -> int:

@@ -80,7 +80,10 @@ Said = Pair | Thumb | Demonstration | Question
 def read_row(columns: Mapping[str, Any]) -> list[Said]:
     """What the row says; several demonstrations where it is a conversation with several replies. Raises `BadRow`."""
     present = {name: value for name, value in columns.items() if value is not None}
-    if "chosen" in present and "rejected" in present:
+    sides = [side for side in _SIDES if side in present]
+    if len(sides) == 1:
+        raise BadRow(f"{sides[0]} without {'rejected' if sides == ['chosen'] else 'chosen'}")
+    if sides:
         return [_pair(present)]
     context = next((name for name in _CONTEXTS if name in present), "")
     if not context:

@@ -68,7 +68,7 @@ class RewardModel:
         phrases: Phrases | None = None,
     ) -> None:
         self.base, self.model, self.head, self.phrases = base, model, head, phrases
-        self.spread, self.pooling = spread, pooling
+        self.spread, self.pooling, self._scored = spread, pooling, MicroBatch(_ROWS)
 
     def rewards(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Tensor:
         """One batch's rewards [rows], with gradients where they are switched on; `REWARD` must be the active
@@ -109,7 +109,7 @@ class RewardModel:
             found.update(zip(rows, batch.tolist(), strict=True))
 
         with speaking_as(self.model, REWARD):
-            MicroBatch(_ROWS).over(mine, score)
+            self._scored.over(mine, score)
         gathered = self.base.processes.gathered([found[row] for row in mine])
         whole = dict(zip(order, gathered, strict=True))
         return [whole[row] for row in range(len(prompts))]

@@ -162,7 +162,7 @@ class _Pieces:
     def __init__(
         self, actors: ActorCritic, prompts: list[list[int]], replies: list[list[int]], *, rows: int
     ) -> None:
-        self._actors, self.prompts, self._replies, self._rows = actors, prompts, replies, rows
+        self._actors, self.prompts, self._replies, self._micro = actors, prompts, replies, MicroBatch(rows)
         self.mask = self.padded([[1.0] * len(reply) for reply in replies]).bool()
 
     def padded(self, values: Sequence[Sequence[float]]) -> Tensor:
@@ -192,7 +192,7 @@ class _Pieces:
             range(len(self.prompts)), key=lambda row: len(self.prompts[row]) + len(self._replies[row])
         )
         with self._actors.speaking_as(adapter):
-            MicroBatch(self._rows).over(base.processes.mine(order), fill)
+            self._micro.over(base.processes.mine(order), fill)
         base.processes.add_up([found])
         return found
 

@@ -1,8 +1,8 @@
 """What the model is and how it is retrained: the settings of the middle floor.
 
-Extends the storage settings and those of policy optimization; the page's settings extend these. Each default stands up
-for small data (25 to 1,000 judgements); where one was chosen by measurement, docs/benchmarks.md has the table. This
-module loads no model.
+Extends the storage settings and those of policy optimization; the page's settings extend these. The defaults are meant
+for small data; where one was chosen by measurement, on the mini model and mostly on 100 judgements, docs/benchmarks.md
+has the table. This module loads no model.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TrainingSettings(PolicySettings):
 
     preset: Literal["mini", "small", "gpu", "scale"] = "mini"
     """A set of defaults for a kind of machine: mini (any laptop, offline), small (0.5B), gpu (7B), scale (7B,
-    servers).
+    servers). Only mini's were chosen by measurement; the learning rates and epochs of the others are unmeasured.
     """
 
     model: str = str(REPOSITORY / "models" / "mini")

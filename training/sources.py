@@ -84,7 +84,9 @@ LEARNED: Mapping[str, tuple[type, ...]] = {
     "ppo": (Pair, Thumb),
     "auto": (Pair, Thumb, Demonstration),
 }
-"""What each method learns from, the best first. (Prompts alone may go beside it: a policy is asked them as well.)"""
+"""What each method learns from, the best first."""
+_ASKING = ("ppo", "rloo", "grpo")
+"""Methods whose policy answers prompts; these may be all that a dataset holds."""
 
 
 class WrongColumns(ValueError):
@@ -131,7 +133,7 @@ def read_dataset(
     """Everything that the files, folders or Hub datasets in `named` say, as feedback for `method`.
 
     At most `rows` of it, drawn with `seed`; 0: all. Raises `DatasetUnreadable`, and `WrongColumns` where nothing is
-    there that the method could learn from and no prompt either.
+    there that the method could learn from, nor prompts for one that asks them.
     """
     raw = [row for name in named for row in read_rows(name, split=split, config=config)]
     if not raw:
@@ -141,12 +143,15 @@ def read_dataset(
     if rows and rows < len(found):
         kept = random.Random(seed).sample(range(len(found)), rows)
         found = [found[place] for place in sorted(kept)]
-    usable = (*LEARNED[method], Question)
-    if not any(isinstance(row.said, usable) for row in found):
+    if not any(isinstance(row.said, _usable(method)) for row in found):
         raise WrongColumns(_what_is_wrong(raw, found, left_out, method))
     counts = Counter(type(row.said) for row in found)
     named_counts = {_NAMES[kind][counts[kind] != 1]: counts[kind] for kind in _NAMES if counts[kind]}
     return Source(_feedback(found), named_counts, {reason: tuple(at) for reason, at in left_out.items()})
+
+
+def _usable(method: str) -> tuple[type, ...]:
+    return (*LEARNED[method], Question) if method in _ASKING else LEARNED[method]
 
 
 def example_of(method: str) -> str:
@@ -187,9 +192,7 @@ def _what_is_wrong(
     columns = sorted({name for row in raw for name in row.columns})
     if found:
         there = " and ".join(sorted({_FORMATS[type(row.said)] for row in found}))
-        others = sorted(
-            name for name, kinds in LEARNED.items() if any(isinstance(row.said, kinds) for row in found)
-        )
+        others = sorted(name for name in LEARNED if any(isinstance(row.said, _usable(name)) for row in found))
         there = f"These rows are {there}. {', '.join(others)} can learn from them."
     else:
         reason, places = max(left_out.items(), key=lambda item: len(item[1]))

@@ -16,6 +16,7 @@ let draft = { system_prompt: "" };
 let busy = false;
 let visits = 0;           // counts changes of conversation, so that a late answer does not lead back to where one was
 let arriving = Promise.resolve();
+let acts = 0, acting = 0; // what was done, and is being done: a look that began before must not put the room back
 
 const button = (label, attributes, ...more) => el("button", { type: "button", ...attributes }, ...more, label);
 const tool = (name, label, onclick, attributes = {}) => el("button", { type: "button", class: "tool", title: label, "aria-label": label, onclick, ...attributes }, icon(name));
@@ -35,7 +36,9 @@ const request = async (action, more = {}) => {
 const act = async (action, more = {}, from = null) => {
   const visit = visits;
   from?.classList.add("busy");
+  acts += 1; acting += 1;
   const answer = await request(action, more);
+  acting -= 1;
   from?.classList.remove("busy");
   if (visit !== visits && answer.room) {
     room.conversations = answer.room.conversations; drawList();
@@ -226,12 +229,12 @@ const track = async (exchange) => {
   if (loop === following && answer.room) { live = null; enter(answer.room); }
 };
 const refresh = async (force = false) => {
-  if (!ready || busy || document.hidden || !room.conversation || editing || live?.state === "writing") return;
-  const id = room.conversation.id;
+  if (!ready || busy || acting || document.hidden || !room.conversation || editing || live?.state === "writing") return;
+  const id = room.conversation.id, done = acts;
   const glance = await request("glance", { conversation: id });
   if (room.conversation?.id !== id || (!force && (!glance.stamp || glance.stamp === room.stamp))) return;
   const answer = await request("open", { conversation: id });
-  if (answer.room && room.conversation?.id === id && !busy) enter(answer.room);
+  if (answer.room && room.conversation?.id === id && !busy && done === acts) enter(answer.room);
 };
 
 // --- drawing --------------------------------------------------------------------------------------------------------
@@ -341,6 +344,8 @@ const comparedNode = (entry) => {
   const compared = entry.compared;
   if (!compared) return null;
   const chosen = CHOSEN[compared.choice] ?? (compared.choice === compared.place ? `You chose this one, on the ${compared.place}.` : `You chose the other one, on the ${compared.choice}.`);
+  if (!compared.choice) return el("details", { class: "compared soft" }, el("summary", {}, icon("check"), "One of two; you have not chosen."),
+    el("p", { class: "soft" }, `This one stood on the ${compared.place}. The other reply:`), words(compared.other_text), judging.again(compared));
   const names = compared.version === compared.other_version ? `Both were ${compared.version}.` : `This one is ${compared.version}; the other was ${compared.other_version}.`;
   return el("details", { class: "compared soft" }, el("summary", {}, icon("check"), `${chosen} ${names}`),
     el("p", { class: "soft" }, "The other reply:"), words(compared.other_text), judging.again(compared));

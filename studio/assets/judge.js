@@ -132,7 +132,7 @@ thumbprint.judging = ({ act, request, say, draw, room, rate }) => {
   const again = (compared) => {
     const give = (choice, label) => button(label, { class: "tp-button small", "aria-pressed": String(choice === compared.choice), "data-judge": `${compared.id}/${choice}`,
       onclick: (event) => act("vote_again", { comparison: compared.id, choice: choice === compared.choice ? null : choice }, event.currentTarget) });
-    return el("div", { class: "again", role: "group", "aria-label": "Change your choice" }, el("span", { class: "soft" }, "Changed your mind?"),
+    return el("div", { class: "again", role: "group", "aria-label": "Change your choice" }, el("span", { class: "soft" }, compared.choice ? "Changed your mind?" : "Which is better?"),
       give("left", "Left"), give("tie", "Tie"), give("both_bad", "Both bad"), give("right", "Right"));
   };
 
