@@ -560,7 +560,7 @@ def test_a_vote_on_a_full_disk_is_kept_and_written_when_there_is_room_again(pair
         paired.gate.let_go(exchange, side)
     assert exchange.wait(10)
 
-    def failing(_judgement):
+    def failing(_judgement, **_options):
         raise StorageError("The disk is full.")
 
     monkeypatch.setattr(paired.ledger, "record", failing)

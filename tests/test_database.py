@@ -118,7 +118,10 @@ def test_a_database_of_the_first_revision_opens_with_its_data(database: Database
 def test_the_migrations_make_exactly_the_tables_that_queries_use(database: Database) -> None:
     with database.read() as connection:
         # The index of words is each database's own kind of table, so `memory.tables` does not describe it.
-        described = {"version_table": VERSION_TABLE, "include_name": lambda name, *_: "said_words" not in str(name)}
+        described = {
+            "version_table": VERSION_TABLE,
+            "include_name": lambda name, *_: "said_words" not in str(name),
+        }
         context = MigrationContext.configure(connection, opts=described)
         assert compare_metadata(context, metadata) == []
 

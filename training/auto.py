@@ -1,8 +1,8 @@
 """Which method fits what people have said? Chooses one and explains the choice in a sentence.
 
-Pairs say most a click, and a correction is one; thumbs come first when there are far more of them, likes alone when there
-is nothing else. A method with a reward model is never chosen: docs/methods.md has the measurements. How much a method
-needs is `training.trigger`'s to say. Pure; it reads no ledger and trains nothing.
+Pairs say most a click, and a correction is one; thumbs come first when there are far more of them, likes alone when
+there is nothing else. A method with a reward model is never chosen: docs/methods.md has the measurements. How much a
+method needs is `training.trigger`'s to say. Pure; it reads no ledger and trains nothing.
 """
 
 from __future__ import annotations

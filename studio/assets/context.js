@@ -61,7 +61,7 @@ thumbprint.remembering = ({ act, request, say, room, open, scroll, draw }) => {
   const choices = () => {
     const id = room().conversation?.id;
     if (!id) return null;
-    const choose = async () => { const answer = heed(await act("remember_by", { conversation: id, memory: way.value, elsewhere: elsewhere.checked })); if (!answer.refused) details(); };
+    const choose = async () => { const answer = heed(await act("remember_by", { conversation: id, memory: way.value, elsewhere: elsewhere.checked })); if (!answer.refused && dialog?.open) details(); };
     const known = context.ways.some((item) => item.name === context.memory) || !context.memory ? context.ways : [...context.ways, { name: context.memory, label: context.memory }];
     const way = el("select", { id: "memory-way", onchange: choose },
       el("option", { value: "" }, `As this studio is set (${context.ways.find((item) => item.name === context.default)?.label ?? context.default})`),
@@ -84,7 +84,7 @@ thumbprint.remembering = ({ act, request, say, room, open, scroll, draw }) => {
       context.shared && el("p", { class: "link mono", "data-link": "" }, link(context.shared)));
   };
   const link = (word) => { const here = new URL(location.href); here.search = ""; here.searchParams.set("shared", word); return here.href; };
-  const share = async (shared) => { heed(await act("share", { conversation: room().conversation.id, shared })); details(); };
+  const share = async (shared) => { heed(await act("share", { conversation: room().conversation.id, shared })); if (dialog?.open) details(); };
   const download = async (format) => {
     const answer = await act("export", { conversation: room().conversation.id, format });
     if (!answer.file) return;
