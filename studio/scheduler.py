@@ -7,11 +7,11 @@ A retraining that fails or is refused by the gate is not tried again before ther
 from __future__ import annotations
 
 import logging
-import threading
 
 from memory.database import Database, StorageError
 from memory.runs import RunInProgress, Runs
 from memory.votes import judged_since
+from studio.lookout import Lookout
 from studio.retraining import Retraining, RetrainingRefused
 from training.schedule import Due, Plan, due
 
@@ -36,23 +36,23 @@ class Scheduler:
         self._retraining = retraining
         self._runs = runs
         self._database = database
-        self._poll_seconds = poll_seconds
         self._opened_at = database.clock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lookout = Lookout(
+            "scheduler",
+            self.look,
+            seconds=poll_seconds,
+            failing="Whether a retraining is due is not known.",
+            expected=(StorageError,),
+        )
 
     def start(self) -> None:
         """Begin to look, if there is anything to look for."""
         if self._plan.by_itself:
-            self._thread = threading.Thread(target=self._keep_looking, name="scheduler", daemon=True)
-            self._thread.start()
+            self._lookout.start()
 
     def stop(self) -> None:
         """Look no more. A retraining under way goes on."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._lookout.stop()
 
     def standing(self) -> Due:
         """Whether a retraining is due now, and when one will be."""
@@ -78,16 +78,3 @@ class Scheduler:
             return False
         logger.info("Retraining %s begins by itself.", run.id)
         return True
-
-    def _keep_looking(self) -> None:
-        problem = ""
-        while not self._stopping.wait(self._poll_seconds):
-            try:
-                self.look()
-                problem = ""
-            except StorageError as error:
-                if str(error) != problem:
-                    logger.error("Whether a retraining is due is not known: %s", error)
-                problem = str(error)
-            except Exception:  # the thread's outermost boundary: logged, and the chat goes on
-                logger.exception("Looking whether a retraining is due failed; it is tried again.")

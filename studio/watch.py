@@ -8,7 +8,6 @@ the reason in the history. It trains nothing, promotes nothing new and never loo
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from memory.database import Database, StorageError
 from memory.runs import Runs
 from memory.schema import BASE_VERSION
 from memory.votes import votes_between
+from studio.lookout import Lookout
 from studio.serving import Serving
 from training.registry import AdapterRefused
 from training.sequential import evidence_against
@@ -54,21 +54,21 @@ class Watch:
         self._runs = runs
         self._database = database
         self._votes_each = votes_each
-        self._poll_seconds = poll_seconds
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lookout = Lookout(
+            "watch",
+            self.look,
+            seconds=poll_seconds,
+            failing="The watch could not look or roll back.",
+            expected=(AdapterRefused, StorageError),
+        )
 
     def start(self) -> None:
         """Begin to look."""
-        self._thread = threading.Thread(target=self._keep_looking, name="watch", daemon=True)
-        self._thread.start()
+        self._lookout.start()
 
     def stop(self) -> None:
         """Look no more."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._lookout.stop()
 
     def standing(self) -> Watched | None:
         """How the served version stands; None while the base, or nothing else, was served before it."""
@@ -95,19 +95,6 @@ class Watch:
         self._serving.roll_back(found.before, actor=ACTOR, reason=reason)
         logger.warning("Rolled back: %s", reason)
         return True
-
-    def _keep_looking(self) -> None:
-        problem = ""
-        while not self._stopping.wait(self._poll_seconds):
-            try:
-                self.look()
-                problem = ""
-            except (AdapterRefused, StorageError) as error:
-                if str(error) != problem:
-                    logger.error("The watch could not roll back and will try again: %s", error)
-                problem = str(error)
-            except Exception:  # the thread's outermost boundary: logged, and the chat goes on
-                logger.exception("Watching the votes failed; it is tried again.")
 
 
 def _called(version: str) -> str:

@@ -1,18 +1,47 @@
 """A real Chromium for tests of the page: visitors, and the few things that every visitor does.
 
-A test module says ``pytest_plugins = ("browsing",)`` and has a fixture `address`, the page's URL. Skips, saying why,
-where there is no Chromium. After each test there must have been no error in the browser's console and no request to
-anywhere but the studio.
+A test module says ``pytest_plugins = ("browsing",)`` and has a fixture `studio`, whose page is served here, or an
+`address` of its own. Skips, saying why, where there is no Chromium. After each test there must have been no error in
+the browser's console and no request to anywhere but the studio.
 """
 
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
+import time
 
 import pytest
 
+from studio.launch import create_app
+from studio.opening import opened
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def address(studio):
+    """A server for the page of the module's `studio`."""
+    import uvicorn
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app(studio.settings, opened(studio))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.started
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join(10)
 
 
 @pytest.fixture(scope="module")

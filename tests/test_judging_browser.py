@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
-
 import pytest
 from browsing import say, settled, vote
 from furnished import furnish
-
-from studio.launch import create_app
-from studio.opening import opened
 
 pytestmark = pytest.mark.browser
 pytest_plugins = ("browsing",)
@@ -22,28 +15,6 @@ def studio(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judging") / "data"
     with furnish(folder, compare_every=3, ask_consent="always") as built:
         yield built
-
-
-@pytest.fixture(scope="module")
-def address(studio):
-    import uvicorn
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = create_app(studio.settings, opened(studio))
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server.started
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join(10)
 
 
 def said(tab, words):

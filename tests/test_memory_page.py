@@ -6,17 +6,12 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import threading
-import time
 
 import pytest
 from browsing import say, settled
 from furnished import furnish, reply
 
 from memory.schema import Message
-from studio.launch import create_app
-from studio.opening import opened
 from studio.policy.scripted import ScriptedPolicy
 
 pytestmark = pytest.mark.browser
@@ -37,28 +32,6 @@ def studio(tmp_path_factory):
         system_prompt="Be kind.",
     ) as built:
         yield built
-
-
-@pytest.fixture(scope="module")
-def address(studio):
-    import uvicorn
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = create_app(studio.settings, opened(studio))
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server.started
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join(10)
 
 
 def open_details(tab):
