@@ -48,7 +48,12 @@ def prompts(side: Sequence[Row]) -> set[tuple[Message, ...]]:
 @given(rows, st.sampled_from([0.1, 0.3, 0.5]))
 def test_no_conversation_and_no_prompt_stands_on_both_sides(said: list[Row], share: float) -> None:
     train, heldout = split(said, share=share)
-    assert Counter([*train, *heldout]) == Counter(said)
+    left_out = Counter(said) - Counter([*train, *heldout])
+    assert Counter([*train, *heldout]) <= Counter(said)
+    assert all(
+        prompt_key(made.prompt) in prompts(train) and place(made.conversation_id) < share for made in left_out
+    )
+    assert not talks(train) & talks(list(left_out))
     assert not talks(train) & talks(heldout)
     assert not prompts(train) & prompts(heldout)
     assert all(place(talk) < share for talk in talks(heldout))
@@ -75,13 +80,23 @@ def test_what_was_trained_on_is_never_held_out_later(
     assert not trained & set(split([*before, *more], share=0.3, by=by)[1])
 
 
-def test_a_prompt_that_is_trained_on_takes_its_whole_conversation_along() -> None:
+def test_what_a_held_out_conversation_says_of_a_prompt_that_is_trained_on_is_left_out() -> None:
     inside = next(name for name in map(str, range(99)) if place(name) >= 0.5)
     outside = next(name for name in map(str, range(99)) if place(name) < 0.5)
-    said = [row(inside, "Why?"), row(outside, "why?"), row(outside, "What else?")]
-    assert split(said, share=0.5) == (tuple(said), ())
+    said = [row(inside, "Hello"), row(outside, "hello "), row(outside, "What else?")]
+    assert split(said, share=0.5) == ((said[0],), (said[2],))
+    assert split(said[:2], share=0.5) == (tuple(said[:2]), ())
     taught = {prompt_key(said[2].prompt)}
-    assert split(said[1:], share=0.5, taught=taught) == (tuple(said[1:]), ())
+    assert split(said[2:], share=0.5, taught=taught) == ((said[2],), ())
+
+
+def test_a_greeting_that_everybody_begins_with_does_not_move_everybody() -> None:
+    said = [
+        made for name in map(str, range(60)) for made in (row(name, "Hello"), row(name, f"Question {name}?"))
+    ]
+    train, heldout = split(said, share=0.25)
+    assert len(talks(train)) + len(talks(heldout)) == 60 and 8 <= len(talks(heldout)) <= 22
+    assert {made.prompt[0].content for made in heldout} == {f"Question {name}?" for name in talks(heldout)}
 
 
 def test_what_a_held_out_rater_said_of_something_trained_on_is_left_out() -> None:

@@ -3,12 +3,13 @@
 The side of a conversation follows from a hash of its id: a fixed share is held out, and while that is too little to
 examine anything by, the conversations next in line as well. So as the ledger grows a conversation may move from
 held-out to training, but never back, and nothing that examines an adapter was ever trained on by an earlier one.
-Answering a prompt that also occurs in training would prove nothing, so a held-out conversation with such a prompt
-counts as training as a whole: no conversation and no prompt stands on both sides.
+Answering a prompt that also occurs in training would prove nothing. So what was said of such a prompt in a held-out
+conversation is left out altogether: no conversation and no prompt stands on both sides. (Moving the conversation for it
+would move whoever shares another prompt with it as well, and soon everybody who begins with "Hello".) Only a
+conversation that has no other prompts counts as training.
 
 Where many people judge, ``by="rater"`` places raters instead: nobody who examines an adapter has taught it. What a
-held-out rater said of a prompt or a conversation that is trained on is then left out altogether, because moving the
-rater for it would soon move everybody.
+held-out rater said of a prompt or a conversation that is trained on is then left out too.
 
 Pure; it knows no ledger and no model.
 """
@@ -60,30 +61,16 @@ def split(
     keys = [prompt_key(row.prompt) for row in rows]
     if by == "rater":
         return _split_by_rater(rows, keys, share=share, seed=seed, taught=taught)
-    trained = _trained_conversations(rows, keys, share=share, seed=seed, taught=taught)
-    train = tuple(row for row in rows if row.conversation_id in trained)
-    heldout = tuple(row for row in rows if row.conversation_id not in trained)
-    return train, heldout
-
-
-def _trained_conversations(
-    rows: Sequence[Placed], keys: Sequence[Prompt], *, share: float, seed: int, taught: Set[Prompt]
-) -> set[str]:
-    """The conversations placed in training, and those that are tied to them by a prompt they share."""
-    saying: dict[Prompt, set[str]] = defaultdict(set)
-    said: dict[str, set[Prompt]] = defaultdict(set)
+    prompts: dict[str, set[Prompt]] = defaultdict(set)
     for row, key in zip(rows, keys, strict=True):
-        saying[key].add(row.conversation_id)
-        said[row.conversation_id].add(key)
-    waiting = [name for name in said if place(name, seed=seed) >= share]
-    waiting += [name for key in taught for name in saying.get(key, ())]
-    trained: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name not in trained:
-            trained.add(name)
-            waiting += [other for key in said[name] for other in saying.pop(key, ())]  # each prompt once
-    return trained
+        prompts[row.conversation_id].add(key)
+    trained = {name for name in prompts if place(name, seed=seed) >= share}
+    known = set(taught).union(*(prompts[name] for name in trained))
+    trained |= {name for name, said in prompts.items() if said <= known}
+    placed = list(zip(rows, keys, strict=True))
+    train = tuple(row for row, _ in placed if row.conversation_id in trained)
+    heldout = tuple(row for row, key in placed if row.conversation_id not in trained and key not in known)
+    return train, heldout
 
 
 def _split_by_rater(
