@@ -267,7 +267,8 @@ def test_every_other_method_killed_and_resumed(tmp_path, base_folder, method):
     assert main(method, flags(whole, base_folder, *words)) in (0, EXIT_CODES["rejected"])
     run_and_kill(method, flags(killed, base_folder, *words), when=at_the_last_step)
     (dead,) = runs_of(killed).list()
-    assert latest_checkpoint(Path(dead.folder)).name == "checkpoint-8"
+    last = latest_checkpoint(Path(dead.folder))
+    assert last is not None and int(last.name.removeprefix("checkpoint-")) >= 8
     assert main(method, ["--data-dir", str(killed), "--resume"]) in (0, EXIT_CODES["rejected"])
     assert_same_tensors(candidate_of(killed), candidate_of(whole))
 
