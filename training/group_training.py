@@ -20,7 +20,7 @@ import torch
 from training.base import BaseModel
 from training.generation import Decoding, sample, speaking_as
 from training.groundwork import encode_prompts, examined_reward_model, later
-from training.method import CANDIDATE, REFERENCE, Material, NothingToLearn, Step, lora_config
+from training.method import CANDIDATE, REFERENCE, Material, Method, NothingToLearn, Step, lora_config
 from training.reward_model import REWARD, RewardModel
 from training.settings import TrainingSettings
 from training.sparing import sparing
@@ -30,38 +30,44 @@ Make = Callable[[dict[str, Any]], tuple[type[Any], Any]]
 """From the arguments that all share to (TRL's trainer, its config)."""
 
 
-def learn_in_groups(
-    base: BaseModel,
-    material: Material,
-    make: Make,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    previous: Path | None,
-    on_step: Callable[[Step], None],
-    check: Callable[[], None],
-) -> Any:
-    """A reward model, the bar, and the trainer of `make`, as `training.method.Method` asks."""
-    prompts = encode_prompts(base, material.view.train_prompts, settings=settings)
-    reward_model, done = examined_reward_model(
-        base,
-        material,
-        settings=settings,
-        folder=folder,
-        on_step=on_step,
-        check=check,
-        later_steps=steps_of(settings),
-    )
-    return optimize(
-        reward_model,
-        prompts,
-        make,
-        settings=settings,
-        folder=folder,
-        previous=previous,
-        on_step=later(on_step, done),
-        check=check,
-    )
+def learner(make: Make) -> Method:
+    """A method's `learn`: a reward model, the bar, and the trainer of `make`.
+
+    It raises `NothingToLearn` for a reward model below the bar and where no prompt leaves room for a reply.
+    """
+
+    def learn(
+        base: BaseModel,
+        material: Material,
+        *,
+        settings: TrainingSettings,
+        folder: Path,
+        previous: Path | None,
+        on_step: Callable[[Step], None],
+        check: Callable[[], None],
+    ) -> Any:
+        prompts = encode_prompts(base, material.view.train_prompts, settings=settings)
+        reward_model, done = examined_reward_model(
+            base,
+            material,
+            settings=settings,
+            folder=folder,
+            on_step=on_step,
+            check=check,
+            later_steps=steps_of(settings),
+        )
+        return optimize(
+            reward_model,
+            prompts,
+            make,
+            settings=settings,
+            folder=folder,
+            previous=previous,
+            on_step=later(on_step, done),
+            check=check,
+        )
+
+    return learn
 
 
 def steps_of(settings: TrainingSettings) -> int:

@@ -10,40 +10,9 @@ know.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from training.base import BaseModel
-from training.group_training import learn_in_groups
-from training.method import Material, Step
-from training.settings import TrainingSettings
-
-
-def learn(
-    base: BaseModel,
-    material: Material,
-    *,
-    settings: TrainingSettings,
-    folder: Path,
-    previous: Path | None,
-    on_step: Callable[[Step], None],
-    check: Callable[[], None],
-) -> Any:
-    """A reward model, the bar, and GRPO, as `training.method.Method` asks.
-
-    Raises `NothingToLearn` for a reward model below the bar and where no prompt leaves room for a reply.
-    """
-    return learn_in_groups(
-        base,
-        material,
-        trainer_of,
-        settings=settings,
-        folder=folder,
-        previous=previous,
-        on_step=on_step,
-        check=check,
-    )
+from training.group_training import learner
 
 
 def trainer_of(shared: dict[str, Any]) -> tuple[type[Any], Any]:
@@ -52,6 +21,8 @@ def trainer_of(shared: dict[str, Any]) -> tuple[type[Any], Any]:
 
     return GRPOTrainer, GRPOConfig(**shared)
 
+
+learn = learner(trainer_of)
 
 if __name__ == "__main__":
     from training.command import main

@@ -51,7 +51,10 @@ thumbprint.judging = ({ act, request, say, draw, room, rate }) => {
     const field = el("textarea", { rows: 2, dir: "auto", placeholder: "What is good or bad about it, in your words", "aria-label": "Critique", "data-judge": `${entry.turn}/critique` });
     field.value = drafts.get(entry.turn) ?? said(entry).critique ?? "";
     field.addEventListener("input", () => drafts.set(entry.turn, field.value));
-    const save = async (from) => { if (!(await keep(entry, "critique", { text: field.value }, from)).refused) { drafts.delete(entry.turn); draw(); } };
+    const save = async (from) => {
+      if (!field.value.trim() && !said(entry).critique) { say("Write something first."); return; }
+      if (!(await keep(entry, "critique", { text: field.value }, from)).refused) { drafts.delete(entry.turn); draw(); }
+    };
     field.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); save(null); } });
     return el("div", { class: "critique" }, field, button("Keep these words", { class: "tp-button small", onclick: (event) => save(event.currentTarget) }));
   };
